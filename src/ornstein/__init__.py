@@ -1,0 +1,25 @@
+"""Ornstein: diffusion models that plan, act and imagine."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "ornstein.system",
+    "System": "ornstein.system",
+    "Run": "ornstein.fit",
+    "fit": "ornstein.fit",
+    "evaluate": "ornstein.evaluate",
+    "Episodes": "ornstein.data.episodes",
+    "Spaces": "ornstein.types",
+    "Source": "ornstein.source",
+}
+__all__ = ["System", "Run", "Episodes", "Source", "Spaces", "__version__", "evaluate", "fit", "load"]  # noqa: F822, RUF022
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that `import ornstein` stays quick and loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ornstein' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}")
+    return getattr(import_module(_HOMES[name]), name)
