@@ -1,0 +1,123 @@
+"""Denoising networks for vectors: an action or a whole transition, with a condition beside it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ornstein.nets.activation import activation as layer
+from ornstein.nets.embed import LearnedFourier, RandomFourier, time_mlp
+
+
+class ConditionalMLP(nn.Module):
+    """A plain network on [x, time features, condition]: `depth` layers of `width` and a linear head.
+
+    `time` is the width of the time features: sinusoid -> Linear 2 time -> activation -> Linear time.
+    Source: Wang et al. 2023 (2208.06193), Diffusion-QL; 144,438 parameters for 17 observations and 6 actions.
+    """
+
+    def __init__(
+        self, size: int, cond: int = 0, *, width: int = 256, depth: int = 3, activation: str = "mish", time: int = 16
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"a network of depth {depth}: give at least one hidden layer")
+        self.cond = cond
+        self.time = time_mlp(time, 2 * time, activation=activation)
+        sizes = [size + time + cond] + [width] * depth
+        layers: list[nn.Module] = []
+        for inside, outside in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(inside, outside), layer(activation)]
+        self.body = nn.Sequential(*layers, nn.Linear(width, size))
+
+    def forward(
+        self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
+    ) -> Float[Tensor, " b size"]:
+        """The network's value at noisy x, time label t and condition, in the parameterisation it is trained for."""
+        return self.body(join(x, self.time(t), cond, self.cond))
+
+
+class ResidualMLP(nn.Module):
+    """A wide residual network on [x, condition]: x -> 128 + time features -> `width` -> blocks h + Linear(ReLU(h)) -> head.
+
+    Source: Lu et al. 2023 (2303.06614), SynthER: width 2048 and 6 blocks (about 25.6 M parameters), random Fourier features.
+    """
+
+    def __init__(
+        self, size: int, cond: int = 0, *, width: int = 2048, blocks: int = 6, time: int = 128, frequencies: int = 8
+    ) -> None:
+        super().__init__()
+        self.cond = cond
+        self.project = nn.Linear(size + cond, time)
+        self.time = nn.Sequential(
+            RandomFourier(2 * frequencies), nn.Linear(2 * frequencies + 1, time), nn.SiLU(), nn.Linear(time, time)
+        )
+        self.first = nn.Linear(time, width)
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.head = nn.Linear(width, size)
+
+    def forward(
+        self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
+    ) -> Float[Tensor, " b size"]:
+        """The network's value at noisy x, time label t and condition."""
+        h = self.first(self.project(join(x, None, cond, self.cond)) + self.time(t))
+        for block in self.blocks:
+            h = h + block(functional.relu(h))
+        return self.head(functional.relu(h))
+
+
+class LayerNormResidualMLP(nn.Module):
+    """A residual network with LayerNorm on [x, condition, time features].
+
+    Linear `width`, then blocks h + Linear(act(Linear(LayerNorm(dropout(h))))) of inner width 4 `width`, activation, head.
+    `dropout` draws from torch's own generator in training mode; 0 (none) by default.
+    Source: Hansen-Estruch et al. 2023 (2304.10573), IDQL: width 256, 3 blocks, dropout 0.1, learned Fourier features of 64.
+    """
+
+    def __init__(
+        self, size: int, cond: int = 0, *, width: int = 256, blocks: int = 3, activation: str = "mish", time: int = 128,
+        fourier: int = 64, dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.cond = cond
+        self.time = nn.Sequential(
+            LearnedFourier(fourier), nn.Linear(fourier, time), layer(activation), nn.Linear(time, time)
+        )
+        self.first = nn.Linear(size + cond + time, width)
+        self.blocks = nn.ModuleList(_NormBlock(width, activation, dropout) for _ in range(blocks))
+        self.act = layer(activation)
+        self.head = nn.Linear(width, size)
+        for end in (self.first, self.head):
+            nn.init.xavier_uniform_(end.weight)
+            nn.init.zeros_(end.bias)
+
+    def forward(
+        self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
+    ) -> Float[Tensor, " b size"]:
+        """The network's value at noisy x, time label t and condition."""
+        h = self.first(join(x, self.time(t), cond, self.cond))
+        for block in self.blocks:
+            h = block(h)
+        return self.head(self.act(h))
+
+
+class _NormBlock(nn.Module):
+    def __init__(self, width: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        drop = [nn.Dropout(dropout)] if dropout > 0 else []
+        self.inner = nn.Sequential(
+            *drop, nn.LayerNorm(width), nn.Linear(width, 4 * width), layer(activation), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.inner(h)
+
+
+def join(x: Tensor, time: Tensor | None, cond: Tensor | None, width: int) -> Float[Tensor, " b z"]:
+    """[x, time features, condition] beside each other, after a check that the condition has the width it was built for."""
+    if (0 if cond is None else cond.shape[-1]) != width:
+        got = "no condition" if cond is None else f"a condition of width {cond.shape[-1]}"
+        raise ValueError(
+            f"got {got}, but the network was built with cond={width}: give (b, {width}), or None for cond=0"
+        )
+    return torch.cat([part for part in (x, time, cond) if part is not None], dim=-1)
