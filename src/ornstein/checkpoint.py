@@ -43,7 +43,9 @@ def encode(value: Any) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"a configuration cannot hold {value!r} of type {type(value).__name__}; use numbers, strings, tuples or dataclasses")
+    raise ValueError(
+        f"a configuration cannot hold {value!r} of type {type(value).__name__}; use numbers, strings, tuples or dataclasses"
+    )
 
 
 def decode(value: Any, expected: type | None = None) -> Any:
@@ -99,7 +101,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); restore the file or use another checkpoint") from error
+        raise ValueError(
+            f"{path}: not readable as JSON ({error}); restore the file or use another checkpoint"
+        ) from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds {type(value).__name__}, expected a JSON object; restore the file")
     return value
@@ -125,10 +129,16 @@ def write(
         temporary.mkdir()
         (temporary / "config.json").write_text(json.dumps({"format": FORMAT} | config, indent=2) + "\n")
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary / "weights.safetensors")
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+            temporary / "weights.safetensors",
+        )
         if state is not None:
             tensors, position = state
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary / "training_state.safetensors")
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                temporary / "training_state.safetensors",
+            )
             (temporary / "training_state.json").write_text(json.dumps(position, indent=2) + "\n")
     point(run, "last", target.name)
     _prune(folder, keep)
@@ -168,7 +178,13 @@ def locate(path: Path, step: int | str = "last") -> Path:
     if not found.is_dir():
         here = [f"{s:08d}" for s in steps(path)]
         seeds = sorted(p.name for p in path.glob("seed-*"))
-        hint = f"it has {here}" if here else f"it holds several seeds: name one of {seeds}" if seeds else "train into it first"
+        hint = (
+            f"it has {here}"
+            if here
+            else f"it holds several seeds: name one of {seeds}"
+            if seeds
+            else "train into it first"
+        )
         raise ValueError(f"{path}: no checkpoint {name!r} here; {hint}")
     return found
 
@@ -197,9 +213,13 @@ def restore(module: nn.Module, weights: Mapping[str, Tensor], origin: Path | str
     """Put `weights` into `module`, bit for bit; a missing, extra or misshapen tensor is refused before anything changes."""
     own = module.state_dict()
     if missing := sorted(own.keys() - weights.keys()):
-        raise ValueError(f"{origin}: tensor {missing[0]!r} is missing ({len(missing)} in all); the file is not of this system and configuration")
+        raise ValueError(
+            f"{origin}: tensor {missing[0]!r} is missing ({len(missing)} in all); the file is not of this system and configuration"
+        )
     if extra := sorted(weights.keys() - own.keys()):
-        raise ValueError(f"{origin}: tensor {extra[0]!r} is unknown ({len(extra)} in all); the file is not of this system and configuration")
+        raise ValueError(
+            f"{origin}: tensor {extra[0]!r} is unknown ({len(extra)} in all); the file is not of this system and configuration"
+        )
     for name, tensor in own.items():
         if tensor.shape != weights[name].shape:
             raise ValueError(

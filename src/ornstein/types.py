@@ -186,7 +186,9 @@ class Average:
     def __post_init__(self) -> None:
         """Refuse the classic slip of giving the share of the old weights as a rate outside (0, 1]."""
         if not 0.0 < self.rate <= 1.0:
-            raise ValueError(f"rate = {self.rate} must lie in (0, 1]; it is the share of the new weights, not of the old")
+            raise ValueError(
+                f"rate = {self.rate} must lie in (0, 1]; it is the share of the new weights, not of the old"
+            )
 
 
 Phase = Descend | Average
@@ -213,9 +215,7 @@ class Policy(Protocol):
         """The carry of n fresh episodes."""
         ...
 
-    def act(
-        self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise
-    ) -> tuple[Float[Tensor, " n act"], Any]:
+    def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """Actions in the environment's units, and the next carry."""
         ...
 

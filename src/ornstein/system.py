@@ -1,0 +1,85 @@
+"""A published system as a value: its source, configuration, presets, the paper's numbers, and how it is built and trained."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from ornstein import checkpoint
+from ornstein.fit import Run
+from ornstein.source import Source
+from ornstein.types import Spaces
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class System(Generic[C]):
+    """The value `SYSTEM` at the end of every system's file; the file's place is its only registration.
+
+    `build`: an untrained learner for these sizes. `train`: one trained learner per seed of the run.
+    `presets`: configurations by task; the first is the default. `targets`: the paper's numbers by task.
+    """
+
+    source: Source
+    config: type[C]
+    presets: Mapping[str, C]
+    targets: Mapping[str, str | float]
+    build: Callable[[C, Spaces], nn.Module]
+    train: Callable[[C, Any, Run], list[nn.Module]]
+
+    @property
+    def module(self) -> str:
+        """The module that defines the system, by which a checkpoint names it."""
+        return self.config.__module__
+
+    @property
+    def name(self) -> str:
+        """The short name: the file's."""
+        return self.module.rpartition(".")[2]
+
+    def preset(self, task: str | None = None) -> C:
+        """The configuration for a task, or the default one."""
+        if task is None:
+            return next(iter(self.presets.values()))
+        if task not in self.presets:
+            raise ValueError(f"{self.name} has no preset {task!r}; it has {', '.join(self.presets)}")
+        return self.presets[task]
+
+    def run(self, config: C, episodes: Any, run: Run) -> list[nn.Module]:
+        """Train on `episodes` (an `Episodes`) into the run's directory; every checkpoint says which system, data and sizes it is of."""
+        meta = dict(run.meta) | {
+            "system": self.module,
+            "config": checkpoint.encode(config),
+            "spaces": checkpoint.encode(episodes.spaces),
+            "data": {"hash": episodes.hash, "episodes": episodes.n_episodes, "steps": episodes.n_steps},
+        }
+        run = dataclasses.replace(run, meta=meta)
+        run.claim()
+        return self.train(config, episodes, run)
+
+
+def load(directory: str | Path, *, step: int | str = "last", system: System | None = None) -> tuple[System, Any]:
+    """The system of a run directory and its trained learner, in evaluation mode.
+
+    `step`: a checkpoint's step, "last" or "best". `system`: needed for a system defined outside of the package, because a
+    checkpoint never makes a file be executed. Damaged, foreign and newer checkpoints raise ValueErrors that name the file.
+    """
+    saved = checkpoint.read(Path(directory), step)
+    named = saved.config["system"]
+    if system is None:
+        if not named.startswith("ornstein.systems."):
+            raise ValueError(
+                f"{saved.path}: trained by the system {named!r} from outside of the package; pass its SYSTEM value or file"
+            )
+        system = import_module(named).SYSTEM
+    if system.name != named.rpartition(".")[2]:
+        raise ValueError(f"{saved.path}: trained by {named!r}, not by {system.name!r}")
+    config = checkpoint.decode(saved.config["config"], system.config)
+    learner = system.build(config, checkpoint.decode(saved.config["spaces"], Spaces))
+    checkpoint.restore(learner, saved.weights, saved.path / "weights.safetensors")
+    return system, learner.eval()
