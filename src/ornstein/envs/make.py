@@ -1,0 +1,167 @@
+"""Environments by name, with flat observations: Gymnasium ids or `package.module:EnvId-v0`, goals appended."""
+
+import contextlib
+import difflib
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ornstein.types import Spaces
+
+Options = Mapping[str, Any]
+"""Arguments of an environment's constructor, for instance {"continuing_task": False}."""
+
+INSTALL = "pip install 'ornstein[envs]'"
+
+
+def make(env_id: str, *, options: Options | None = None, max_episode_steps: int | None = None) -> Any:
+    """A Gymnasium environment whose observation is one flat vector.
+
+    `env_id`: a Gymnasium id (those of gymnasium-robotics are registered when needed), or `package.module:EnvId-v0`,
+    which imports the module first. Constructor options may follow a question mark, so that a file or a command line can
+    name them: `PointMaze_UMaze-v3?continuing_task=false`; the values are JSON, other text is a string. `options` win
+    over these. Goal environments give [observation, desired_goal]; `spaces` tells the sizes. `max_episode_steps`
+    replaces the time limit.
+    """
+    name, written = parse(env_id)
+    gymnasium = _gymnasium()
+    if ":" not in name and name not in gymnasium.registry:
+        _register_robotics(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is out of date.*")
+            env = gymnasium.make(
+                name,
+                max_episode_steps=max_episode_steps,
+                disable_env_checker=True,
+                **{**written, **(options or {})},
+            )
+    except gymnasium.error.DependencyNotInstalled as error:
+        newer = _near(name, gymnasium.registry)
+        raise ValueError(f"environment {name!r} misses a package ({error.args[0]}){newer}: {INSTALL}") from error
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error) as error:
+        raise ValueError(f"unknown environment {name!r}{_near(name, gymnasium.registry)}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"environment {name!r} cannot be imported ({error}): install its package, or {INSTALL}"
+        ) from error
+    except TypeError as error:
+        raise ValueError(f"environment {name!r} does not take these options: {error}") from error
+    except Exception as error:
+        raise ValueError(f"environment {name!r} cannot be built here ({_versions()}): {error!r}") from error
+    return flat(env)
+
+
+def parse(env_id: str) -> tuple[str, dict[str, Any]]:
+    """The plain id and the constructor options of `id?name=value&name=value`.
+
+    >>> parse("PointMaze_UMaze-v3?continuing_task=false")
+    ('PointMaze_UMaze-v3', {'continuing_task': False})
+    """
+    name, _, query = env_id.partition("?")
+    options: dict[str, Any] = {}
+    for item in filter(None, query.split("&")):
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ValueError(f"option {item!r} of environment {env_id!r} is not of the form name=value")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    if not name:
+        raise ValueError(f"environment id {env_id!r} is empty: give a Gymnasium id such as 'Hopper-v4'")
+    return name, options
+
+
+def flat(env: Any) -> Any:
+    """The environment with vector observations: unchanged if they are, else [observation, desired_goal]."""
+    from gymnasium import spaces as kinds
+    from gymnasium.wrappers import TransformObservation
+
+    space = env.observation_space
+    if not isinstance(space, kinds.Dict):
+        return env
+    if "observation" not in space.spaces:
+        raise ValueError(
+            f"observation has the entries {sorted(space.spaces)}: expected 'observation' and 'desired_goal'"
+        )
+    parts = [space["observation"]] + ([space["desired_goal"]] if "desired_goal" in space.spaces else [])
+    names = ("observation", "desired_goal")[: len(parts)]
+
+    def join(obs: Mapping[str, Any]) -> Any:
+        return np.concatenate(
+            [np.asarray(kinds.flatten(part, obs[name])) for part, name in zip(parts, names, strict=True)]
+        )
+
+    size = sum(kinds.flatdim(part) for part in parts)
+    return TransformObservation(env, join, kinds.Box(-float("inf"), float("inf"), (size,), np.float64))
+
+
+def spaces(env: Any) -> Spaces:
+    """Sizes and action bounds of a flat environment; `goal` entries come last in its observation."""
+    from gymnasium import spaces as kinds
+
+    observation, action = env.observation_space, env.action_space
+    if not isinstance(observation, kinds.Box) or len(observation.shape) != 1:
+        raise ValueError(f"observation space {observation} is not a vector: make the environment by ornstein.envs.make")
+    if not isinstance(action, kinds.Box) or len(action.shape) != 1:
+        raise ValueError(
+            f"action space {action} is not a vector of real numbers: only continuous actions are supported"
+        )
+    inner = env.unwrapped.observation_space
+    goal = (
+        kinds.flatdim(inner["desired_goal"]) if isinstance(inner, kinds.Dict) and "desired_goal" in inner.spaces else 0
+    )
+    return Spaces(
+        obs=observation.shape[0] - goal,
+        act=action.shape[0],
+        goal=goal,
+        action_low=tuple(float(x) for x in action.low),
+        action_high=tuple(float(x) for x in action.high),
+    )
+
+
+def _gymnasium() -> Any:
+    try:
+        import gymnasium
+    except ModuleNotFoundError as error:
+        raise ValueError(f"environments need the package gymnasium: {INSTALL}") from error
+    return gymnasium
+
+
+ROBOTICS = ("PointMaze", "AntMaze", "FrankaKitchen", "AdroitHand", "Fetch", "HandReach", "HandManipulate", "MaMuJoCo")
+
+
+def _register_robotics(name: str) -> None:
+    """Register the environments of gymnasium-robotics; only its absence under one of its own names is an error."""
+    import gymnasium
+
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):  # it prints a notice about other tasks
+            warnings.simplefilter("ignore")
+            import gymnasium_robotics
+    except ModuleNotFoundError as error:
+        if name.startswith(ROBOTICS):
+            raise ValueError(f"environment {name!r} needs the package {error.name!r}: {INSTALL}") from error
+        return
+    gymnasium.register_envs(gymnasium_robotics)
+
+
+def _versions() -> str:
+    """Installed versions of the packages that most environments stand on."""
+    from importlib import metadata
+
+    found = {x.metadata["Name"]: x.version for x in metadata.distributions()}
+    return ", ".join(f"{name} {found.get(name, 'missing')}" for name in ("gymnasium", "gymnasium-robotics", "mujoco"))
+
+
+def _near(name: str, known: Mapping[str, Any]) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" (near: {', '.join(matches)})" if matches else ""
