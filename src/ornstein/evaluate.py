@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ornstein.envs import scores
 from ornstein.envs.vector import Factory, Vector
+from ornstein.noise import draw, generator
 from ornstein.types import Noise, NoiseSpec, Policy
 
 
@@ -110,21 +111,19 @@ def evaluate(
         vector.close()
 
 
-def draw(spec: NoiseSpec, generators: Sequence[torch.Generator]) -> Noise:
+def draw_rows(spec: NoiseSpec, generators: Sequence[torch.Generator]) -> Noise:
     """The random tensors of one act: row i comes from generator i alone, in the order of the names in `spec`."""
-    noise = {}
-    for name, one in spec.items():
-        if one.per != "row":
-            raise ValueError(f"noise {name!r} of a policy is drawn per {one.per}: a policy's noise is drawn per row")
-        law = torch.randn if one.law == "normal" else torch.rand
-        noise[name] = torch.stack([law(one.shape, generator=generator) for generator in generators])
-    return noise
+    shared = [name for name, one in spec.items() if one.per != "row"]
+    if shared:
+        raise ValueError(f"noise {shared} of a policy is drawn once for all rows: a policy's noise is drawn per row")
+    rows = [draw(spec, 1, one) for one in generators]
+    return {name: torch.cat([row[name] for row in rows]) for name in spec}
 
 
 def seeds(seed: int, episode: int) -> tuple[int, torch.Generator]:
     """The reset seed and the noise generator of one episode, from independent streams."""
-    reset, noise = np.random.SeedSequence((seed, episode)).generate_state(2, np.uint32)
-    return int(reset), torch.Generator().manual_seed(int(noise))
+    reset = torch.randint(2**31, (), generator=generator("reset", seed, episode))
+    return int(reset), generator("act", seed, episode)
 
 
 def _check_sizes(policy: Any, vector: Vector) -> None:
@@ -190,12 +189,12 @@ class _Rollout:
     def _reset(self, position: int) -> torch.Generator:
         """Begin the episode assigned to this position of the batch and hand out its noise generator."""
         episode = self.episode[position]
-        reset, generator = seeds(self.seed, episode)
+        reset, stream = seeds(self.seed, episode)
         chosen = None if self.options is None else [self.options[episode]]
         self.obs[position] = self.vector.reset([self.rows[position]], [reset], chosen)[0]
         if self.keep_paths:
             self.record[episode].path.append(self.obs[position].copy())
-        return generator
+        return stream
 
     def _step(self) -> Any:
         """One act and one environment step of every running row."""
@@ -272,7 +271,7 @@ class _Rollout:
             self.generators = [self.generators[i] for i in keep]
 
     def _noise(self, spec: NoiseSpec, generators: Sequence[torch.Generator]) -> Noise:
-        return {name: x.to(self.device, self.dtype) for name, x in draw(spec, generators).items()}
+        return {name: x.to(self.device, self.dtype) for name, x in draw_rows(spec, generators).items()}
 
     def _checked(self, carry: Any, n: int) -> Any:
         """The carry on the evaluation's device, refused unless every leaf is a tensor with n leading rows."""
