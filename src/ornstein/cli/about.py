@@ -1,0 +1,126 @@
+"""`list`, `cite`, `doctor`, `check` and `demo`: what there is, where it comes from, and whether it works."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ornstein import catalogue
+from ornstein.cli import Outcome
+from ornstein.cli.options import Positional, parse
+
+
+@dataclass(frozen=True)
+class List:
+    """List the systems, with the role that diffusion plays in each and their presets."""
+
+    tasks: bool = False
+    """show the presets and the paper's numbers of each system"""
+
+
+def list_(words: list[str]) -> Outcome:
+    """The systems of the package, read without importing them."""
+    options = parse(List, words, command="list")
+    found = list(catalogue.entries().values())
+    width = max((len(entry.name) for entry in found), default=0)
+    lines: list[str] = []
+    for entry in found:
+        lines.append(f"{entry.name:{width}}  {entry.role:13} {entry.summary}")
+        if options.tasks:
+            lines += [f"{'':{width}}    {task} {_target(entry, task)}".rstrip() for task in entry.presets]
+    values = [
+        {
+            "name": e.name,
+            "role": e.role,
+            "summary": e.summary,
+            "presets": list(e.presets),
+            "targets": e.targets,
+            "arxiv": e.source.arxiv,
+        }
+        for e in found
+    ]
+    return Outcome({"systems": values}, "\n".join(lines))
+
+
+def _target(entry: catalogue.Entry, task: str) -> str:
+    return f"(paper: {entry.targets[task]})" if task in entry.targets else ""
+
+
+@dataclass(frozen=True)
+class Cite:
+    """Print the BibTeX entry of a system."""
+
+    system: Positional[str]
+    """name of the system, or the path of a file"""
+
+
+def cite(words: list[str]) -> Outcome:
+    """The source of a system as BibTeX."""
+    entry = catalogue.find(parse(Cite, words, command="cite").system)
+    bibtex = entry.source.bibtex(entry.name)
+    return Outcome({"system": entry.name} | asdict(entry.source) | {"bibtex": bibtex}, bibtex)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Show versions, devices and threads, what is missing and the command that installs it."""
+
+
+def doctor(words: list[str]) -> Outcome:
+    """What this machine has and lacks; exit code 1 if something that is required is missing."""
+    parse(Doctor, words, command="doctor")
+    from ornstein.doctor import diagnose, report
+
+    found = diagnose()
+    return Outcome(found, report(found), 0 if found["ok"] else 1)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Run the contract checks that every system passes, on a published system or on your own file."""
+
+    system: Positional[str]
+    """name of the system, or the path of a file that ends with SYSTEM = System(...)"""
+    task: str | None = None
+    """preset to check (default: the first)"""
+
+
+def check(words: list[str]) -> Outcome:
+    """The outcome of each contract check; exit code 1 if one fails."""
+    options = parse(Check, words, command="check")
+    system = catalogue.resolve(options.system)
+    from ornstein import contract
+
+    results = [asdict(result) for result in _checks(contract, system, options.task)]
+    passed = sum(result["passed"] for result in results)
+    lines = [
+        f"{'pass' if r['passed'] else 'FAIL'}  {r['name']}{': ' + r['detail'] if r['detail'] else ''}" for r in results
+    ]
+    ok = passed == len(results)
+    values = {"system": system.name, "ok": ok, "passed": passed, "failed": len(results) - passed, "checks": results}
+    return Outcome(values, "\n".join([*lines, f"{passed} of {len(results)} checks passed"]), 0 if ok else 1)
+
+
+def _checks(contract: Any, system: Any, task: str | None) -> Iterator[Any]:
+    yield from contract.check(system, system.preset(task))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Record episodes in PointMaze, train Diffuser on them, plan and execute for unseen start-goal pairs."""
+
+    out: Path = Path("demo")
+    """directory of the pictures, the animation and summary.json"""
+    seed: int = 0
+    """seed of the data, the training and the evaluation"""
+
+
+def demo(words: list[str]) -> Outcome:
+    """The summary of the demonstration."""
+    options = parse(Demo, words, command="demo")
+    try:
+        from ornstein.demo import main
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the demonstration needs {error.name!r}; pip install 'ornstein[envs,view]'") from error
+    summary = main(options.out, seed=options.seed)
+    return Outcome(summary, f"wrote {options.out}/summary.json")

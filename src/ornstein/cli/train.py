@@ -1,0 +1,199 @@
+"""`ornstein train SYSTEM --data FILE --out DIR`: the options of a run, and those of the system's configuration."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ornstein import catalogue
+from ornstein.cli import Helped, Outcome
+from ornstein.cli.options import Positional, parse_known, refuse
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a system on recorded episodes. The system is a name of `ornstein list`, or your own file as ./mine.py."""
+
+    system: Positional[str]
+    """name of the system, or the path of a file that ends with SYSTEM = System(...)"""
+    data: str
+    """a D4RL HDF5 file, an NPZ file, or the id of an installed Minari data set"""
+    out: Path
+    """directory of the run; it must be empty or absent, unless --resume is given"""
+    task: str | None = None
+    """preset of the configuration; `ornstein list` names them"""
+    steps: int | None = None
+    """gradient steps of each stage, instead of the configuration's"""
+    seed: int | None = None
+    """seed of the weights, the batches and the noise (default 0)"""
+    seeds: int | None = None
+    """train this many seeds at once, from --seed on, each in its own directory DIR/seed-N"""
+    mode: Literal["eager", "compiled", "graphs"] = "eager"
+    """eager is bit-exact from run to run; compiled uses torch.compile; graphs replays CUDA graphs"""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N"""
+    resume: bool = False
+    """go on from the last checkpoint in --out"""
+    init_from: Path | None = None
+    """start from the weights of this run (fine-tuning)"""
+    validation: float = 0.0
+    """share of the episodes held out, whose loss is logged at each checkpoint"""
+    score_env: str | None = None
+    """environment in which each checkpoint is scored, so that the best one is kept beside the last"""
+    score_episodes: int = 10
+    """episodes of each such score"""
+    checkpoint_every: int = 10_000
+    """gradient steps between checkpoints"""
+    log_every: int = 500
+    """gradient steps between lines of metrics.jsonl"""
+    tensorboard: bool = False
+    """log to TensorBoard as well"""
+    wandb: bool = False
+    """log to Weights & Biases as well"""
+    quiet: bool = False
+    """show no progress"""
+
+
+def train(words: list[str]) -> Outcome:
+    """Train a system and tell where its checkpoints are."""
+    options, system, config = read(words)
+    seeds = _seeds(options)
+    check_device(options.device)
+    _check_out(options)
+    from ornstein.data import formats
+    from ornstein.fit import Run
+
+    episodes = formats.read(options.data)
+    run = Run(
+        directory=options.out,
+        seeds=seeds,
+        steps=options.steps,
+        device=options.device,
+        mode=options.mode,
+        resume=options.resume,
+        checkpoint_every=options.checkpoint_every,
+        log_every=options.log_every,
+        validation=options.validation,
+        init_from=options.init_from,
+        sinks=(("tensorboard",) if options.tensorboard else ()) + (("wandb",) if options.wandb else ()),
+        quiet=options.quiet,
+        score=_score(options),
+    )
+    began = time.perf_counter()
+    with _leaving_nothing(options.out):
+        system.run(config, episodes, run)
+    values = {
+        "system": system.name,
+        "task": options.task,
+        "data": options.data,
+        "data_hash": episodes.hash,
+        "seeds": list(seeds),
+        "out": str(options.out),
+        "runs": [str(folder) for folder in run.folders()],
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    return Outcome(values, f"trained {system.name} in {values['seconds']:.0f} s: {', '.join(values['runs'])}")
+
+
+def read(words: list[str]) -> tuple[Train, Any, Any]:
+    """The options, the system and its configuration: the preset with the flags of the command line on top."""
+    if not words:
+        raise ValueError("name a system: ornstein train SYSTEM --data FILE --out DIR; `ornstein list` shows all")
+    if words[0] in ("-h", "--help"):
+        parse_known(Train, ["--help"], command="train")
+    if words[0].startswith("-"):
+        raise ValueError(f"the system comes first, before {words[0]}: ornstein train SYSTEM --data FILE --out DIR")
+    entry = catalogue.find(words[0])
+    command = f"train {words[0]}"
+    if {"-h", "--help"} & set(words):
+        raise Helped(_help(words[0], command))
+    options, rest = parse_known(Train, words, command=command)
+    if options.task is not None and options.task not in entry.presets:
+        near = catalogue.near(options.task, entry.presets)
+        raise ValueError(
+            f"{entry.name} has no task {options.task!r}{near} it has {', '.join(entry.presets)}".replace("? it", "? It")
+        )
+    system = catalogue.resolve(words[0])
+    preset = system.preset(options.task)
+    config, unknown = parse_known(system.config, rest, command=command, default=preset)
+    refuse(unknown, [Train, preset], command=command)
+    return options, system, config
+
+
+def _help(name: str, command: str) -> str:
+    """The options of a run and, below, those of the system's configuration with the values of its default preset."""
+    texts = []
+    system = catalogue.resolve(name)
+    for kind, default in ((Train, None), (system.config, system.preset())):
+        try:
+            parse_known(kind, ["--help"], command=command, default=default)
+        except Helped as help_:
+            texts.append(str(help_))
+    return "\n\n".join(texts)
+
+
+def _seeds(options: Train) -> tuple[int, ...]:
+    first = options.seed or 0
+    if options.seeds is not None and options.seeds < 1:
+        raise ValueError(f"--seeds {options.seeds}: give the number of seeds to train at once, at least 1")
+    return tuple(range(first, first + (options.seeds or 1)))
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know or that this machine lacks."""
+    import torch
+
+    try:
+        kind = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: unknown; use cpu, cuda or cuda:N") from error
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; `ornstein doctor` lists all"
+        )
+
+
+def _check_out(options: Train) -> None:
+    """Refuse a directory that cannot be this run's before the data are read."""
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; --out is the directory of the run")
+    if options.resume and not out.exists():
+        raise ValueError(f"{out}: no run to resume here; leave --resume out to start one")
+    if not options.resume and out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out}: holds another run or other files; choose an empty directory, or go on with --resume")
+
+
+@contextlib.contextmanager
+def _leaving_nothing(out: Path) -> Any:
+    """Remove the directories that were made for a run which failed before its first checkpoint."""
+    fresh = not out.exists() or not any(out.iterdir())
+    try:
+        yield
+    except (ValueError, OSError):
+        if fresh and out.exists() and not any(out.glob("**/weights.safetensors")):
+            import shutil
+
+            shutil.rmtree(out, ignore_errors=True)
+            print(f"nothing was kept in {out}", file=sys.stderr)
+        raise
+
+
+def _score(options: Train) -> Callable[[Any], float] | None:
+    """The mean return of a learner in the environment of --score-env, always over the same episodes."""
+    if options.score_env is None:
+        return None
+    from ornstein.envs.make import make
+    from ornstein.evaluate import evaluate
+
+    env = options.score_env
+    make(env).close()
+
+    def score(learner: Any) -> float:
+        found = evaluate(learner, env, episodes=options.score_episodes, seed=12_345, device=options.device)
+        return float(found.summary()["return_mean"])
+
+    return score
