@@ -1,1 +1,1 @@
-
+"""Networks F(x_t, t, cond); they know nothing of noise or rewards."""

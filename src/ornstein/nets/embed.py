@@ -33,9 +33,9 @@ class Sinusoid(nn.Module):
 
 
 class RandomFourier(nn.Module):
-    """The time itself, then sines and cosines of 2 pi w t at fixed frequencies w drawn from N(0, 1): `size + 1` features.
+    """The time itself, then `size` sines and cosines of 2 pi w t at fixed frequencies w drawn from N(0, scale^2).
 
-    The draw takes `generator`, or torch's own as parameters do; the frequencies are a buffer and travel with the weights.
+    The draw takes `generator`, or torch's own as parameters do; the frequencies are a buffer, saved with the weights.
     Source: the released code of Lu et al. 2023 (2303.06614), SynthER.
     """
 

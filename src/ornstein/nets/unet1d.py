@@ -1,21 +1,23 @@
-"""Convolutional networks over time for trajectories (b, horizon, channels): a U-Net denoiser and its contracting half."""
+"""Convolutional networks over the time of trajectories (b, horizon, channels): a U-Net and its contracting half."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ornstein.activation import Mish
+from ornstein.activation import Mish, mish
 from ornstein.nets.embed import time_mlp
 
 
 class TemporalUNet(nn.Module):
     """A U-Net along the time axis; the horizon is free but must be divisible by 2^(levels - 1).
 
-    Each level has two residual blocks [Conv1d, GroupNorm, Mish] x 2, which the time features enter between the two halves,
-    and a strided convolution (none after the last level); the way up mirrors it. `attention` adds residual linear attention.
+    Each level has two residual blocks [Conv1d, GroupNorm, Mish] x 2, between whose halves the time features are added,
+    and a strided convolution (none after the last level); the way up mirrors it. `attention` adds linear attention.
     With `cond` > 0 the condition joins the time features, and both scale and shift (FiLM) instead of being added.
     Source: Janner et al. 2022 (2205.09991), Diffuser; FiLM as in Chi et al. 2023 (2303.04137), Diffusion Policy.
     """
@@ -37,9 +39,9 @@ class TemporalUNet(nn.Module):
         self.cond, self.stride = cond, 2 ** (len(sizes) - 1)
         self.time = time_mlp(width, 4 * width)
         self.down = nn.ModuleList(Level(a, b, style) for a, b in zip([channels, *sizes[:-1]], sizes, strict=True))
-        self.shrink = nn.ModuleList(nn.Conv1d(size, size, 3, stride=2, padding=1) for size in sizes[:-1])
+        self.shrink = nn.ModuleList(Conv(size, size, 3, stride=2) for size in sizes[:-1])
         self.middle = Level(sizes[-1], sizes[-1], style, attend_between=True)
-        self.up = nn.ModuleList(Level(2 * b, a, style) for a, b in reversed(list(zip(sizes, sizes[1:], strict=False))))
+        self.up = nn.ModuleList(Level(2 * b, a, style) for a, b in reversed(list(pairwise(sizes))))
         self.grow = nn.ModuleList(
             nn.ConvTranspose1d(size, size, 4, stride=2, padding=1) for size in reversed(sizes[:-1])
         )
@@ -57,7 +59,7 @@ class TemporalUNet(nn.Module):
                 f"horizon {x.shape[1]} is not divisible by {self.stride}: "
                 "each level but the last halves it, so pad the horizon or give fewer multipliers"
             )
-        mark = _mark(self.time(t), cond, self.cond)
+        mark = mish(_mark(self.time(t), cond, self.cond))
         h = x.transpose(1, 2)
         skips: list[Tensor] = []
         for level, shrink in zip(self.down, [*self.shrink, None], strict=True):
@@ -73,8 +75,8 @@ class TemporalUNet(nn.Module):
 class TemporalEncoder(nn.Module):
     """The contracting half of the U-Net with one number per trajectory at its end: a value of noisy trajectories.
 
-    It halves the horizon after every level and twice more while its channels fall to a quarter, flattens, joins the time
-    features and ends in Linear - Mish - Linear. The last layers fix the horizon.
+    It halves the horizon after every level, and twice more while its channels fall to a quarter; flattens, joins the
+    time features, and ends in Linear - Mish - Linear. Those fix the horizon.
     Source: Janner et al. 2022 (2205.09991), Diffuser's value function.
     """
 
@@ -100,7 +102,7 @@ class TemporalEncoder(nn.Module):
             Level(a, b, style, depth=2 if i < tail else 1)
             for i, (a, b) in enumerate(zip([channels, *sizes[:-1]], sizes, strict=True))
         )
-        self.shrink = nn.ModuleList(nn.Conv1d(size, size, 3, stride=2, padding=1) for size in sizes)
+        self.shrink = nn.ModuleList(Conv(size, size, 3, stride=2) for size in sizes)
         for _ in sizes:
             horizon = (horizon + 1) // 2
         flat = sizes[-1] * horizon
@@ -115,16 +117,17 @@ class TemporalEncoder(nn.Module):
         """The value of each noisy trajectory at its time label."""
         if x.shape[1] != self.horizon:
             raise ValueError(f"horizon {x.shape[1]}, but the network was built for {self.horizon}: build another one")
-        mark = _mark(self.time(t), cond, self.cond)
+        features = _mark(self.time(t), cond, self.cond)
+        mark = mish(features)
         h = x.transpose(1, 2)
         for level, shrink in zip(self.levels, self.shrink, strict=True):
             h = shrink(level(h, mark))
-        return self.head(torch.cat((h.flatten(1), mark), dim=1))[:, 0]
+        return self.head(torch.cat((h.flatten(1), features), dim=1))[:, 0]
 
 
 @dataclass(frozen=True)
 class Style:
-    """What all blocks of a network share: width of the mark (time features and condition), kernel, groups, and options."""
+    """What all blocks of a network share; `mark` is the width of the time features and the condition together."""
 
     mark: int
     kernel: int = 5
@@ -134,7 +137,7 @@ class Style:
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, and attention if the style asks for it: h (b, inside, time) -> (b, outside, time)."""
+    """Residual blocks at one resolution, with attention after the first or the last where the style asks for it."""
 
     def __init__(
         self, inside: int, outside: int, style: Style, *, depth: int = 2, attend_between: bool = False
@@ -156,13 +159,16 @@ class Level(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two conv blocks with the mark between them, and a skip (1x1 convolution where the channels change)."""
+    """Two conv blocks with the mark (Mish of the time features and condition) between them, and a skip past both.
+
+    The skip is a 1x1 convolution where the channels change.
+    """
 
     def __init__(self, inside: int, outside: int, style: Style) -> None:
         super().__init__()
         self.first = ConvBlock(inside, outside, style)
         self.second = ConvBlock(outside, outside, style)
-        self.mark = nn.Sequential(Mish(), nn.Linear(style.mark, 2 * outside if style.film else outside))
+        self.mark = nn.Linear(style.mark, 2 * outside if style.film else outside)
         self.skip = nn.Conv1d(inside, outside, 1) if inside != outside else nn.Identity()
         self.film = style.film
 
@@ -183,17 +189,32 @@ class ConvBlock(nn.Sequential):
     """Conv1d that keeps the length, GroupNorm, Mish."""
 
     def __init__(self, inside: int, outside: int, style: Style) -> None:
-        super().__init__(
-            nn.Conv1d(inside, outside, style.kernel, padding=style.kernel // 2),
-            nn.GroupNorm(style.groups, outside),
-            Mish(),
-        )
+        super().__init__(Conv(inside, outside, style.kernel), nn.GroupNorm(style.groups, outside), Mish())
+
+
+class Conv(nn.Conv1d):
+    """Conv1d with padding by half its kernel, as a matrix product for a few wide trajectories on a CPU.
+
+    There torch falls back to a slow convolution (one trajectory), or lays out all weights anew on each call.
+    """
+
+    def __init__(self, inside: int, outside: int, kernel: int, *, stride: int = 1) -> None:
+        super().__init__(inside, outside, kernel, stride=stride, padding=kernel // 2)
+
+    def forward(self, input: Float[Tensor, " b inside time"]) -> Float[Tensor, " b outside shorter"]:
+        """The convolved features."""
+        few = 1 < len(input) <= 4 or (len(input) == 1 and self.in_channels * self.out_channels >= 8192)
+        if not few or not input.is_cpu or torch.compiler.is_compiling():
+            return super().forward(input)
+        half, kernel, stride = self.padding[0], self.kernel_size[0], self.stride[0]
+        windows = functional.pad(input, (int(half), int(half))).unfold(2, kernel, stride).transpose(1, 2)
+        return functional.linear(windows.flatten(2), self.weight.flatten(1), self.bias).transpose(1, 2)
 
 
 class LinearAttention(nn.Module):
-    """h + attention(LayerNorm over channels of h), of a cost linear in the horizon: keys are softmaxed over time.
+    """h + attention(LayerNorm over channels of h), at a cost linear in the horizon: keys are softmaxed over time.
 
-    Source: Shen et al. 2021 (1812.01243), as used by Janner et al. 2022 (2205.09991): 4 heads of 32, without a softmax of
+    Source: Shen et al. 2021 (1812.01243), as used by Janner et al. 2022 (2205.09991): 4 heads of 32, and no softmax of
     the queries, which are scaled by 1 / sqrt(32).
     """
 

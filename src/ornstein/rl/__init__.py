@@ -1,1 +1,1 @@
-
+"""Values, targets, weights and averages of reinforcement learning."""

@@ -23,7 +23,7 @@ def blend_tensors(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.T
             f"target and source differ in {sorted(ours.keys() ^ theirs.keys())}: blend copies of one module"
         )
     smooth = [name for name, value in ours.items() if value.is_floating_point()]
-    torch._foreach_lerp_([ours[n] for n in smooth], [theirs[n] for n in smooth], rate)
+    torch.ops.aten._foreach_lerp_.Scalar([ours[n] for n in smooth], [theirs[n] for n in smooth], rate)
     for name in ours.keys() - set(smooth):
         ours[name].copy_(theirs[name])
 

@@ -11,10 +11,10 @@ from ornstein.activation import activation as layer
 
 
 class Critics(nn.Module):
-    """`n` independent networks Q_i(obs, action) as one batched module: `depth` hidden layers of `width` and a linear head.
+    """`n` independent networks Q_i(obs, action) as one batched module: `depth` hidden layers of `width`, a linear head.
 
-    Weights are (n, in, out) and start with the law of nn.Linear. With two of 3 x 256 and Mish: Diffusion-QL's twin critic,
-    275,970 parameters for 17 observations and 6 actions. `layer_norm` normalises before each activation.
+    Weights are (n, in, out) and start with the law of nn.Linear. Two of 3 x 256 with Mish are Diffusion-QL's twin
+    critic, 275,970 parameters for 17 observations and 6 actions. `layer_norm` normalises before each activation.
     Source: Fujimoto et al. 2018 (1802.09477) for the twins; Wang et al. 2023 (2208.06193) for the sizes.
     """
 

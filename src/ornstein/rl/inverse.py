@@ -10,7 +10,7 @@ from ornstein.activation import activation as layer
 class InverseDynamics(nn.Module):
     """A network (obs, next_obs) -> action with `depth` hidden layers of `width`.
 
-    Source: Ajay et al. 2023 (2211.15657), Decision Diffuser: 256-256 ReLU in the released code (512 in the paper's text).
+    Source: Ajay et al. 2023 (2211.15657), Decision Diffuser: 256-256 ReLU in the released code (512 in the paper).
     """
 
     def __init__(self, obs: int, act: int, *, width: int = 256, depth: int = 2, activation: str = "relu") -> None:

@@ -8,7 +8,7 @@ def td_target(
     reward: Float[Tensor, " b"], terminal: Float[Tensor, " b"], discount: Float[Tensor, " b"],
     next_value: Float[Tensor, " b"],
 ) -> Float[Tensor, " b"]:  # fmt: skip
-    """reward + discount (1 - terminal) next_value, detached: the one- or n-step target of a value.
+    """The target of a value after one or n steps, detached: reward + discount (1 - terminal) next_value.
 
     `terminal` is 1 where the episode ended by itself, never for a time limit: only that cuts the bootstrap.
     Source: Sutton, Barto 2018, section 6.1.

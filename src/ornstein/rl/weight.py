@@ -19,7 +19,7 @@ def exponential_weight(
 
 
 def expectile_loss(error: Float[Tensor, " *b"], *, expectile: float) -> Float[Tensor, " *b"]:
-    """|expectile - 1(error < 0)| error^2 per entry, for error = target - value: its minimiser is that expectile of targets.
+    """|expectile - 1(error < 0)| error^2 per entry, for error = target - value: least at that expectile of the targets.
 
     Source: Kostrikov et al. 2022 (2110.06169), eq. 3.
     """
