@@ -31,7 +31,7 @@ def parse(kind: type[T], words: Sequence[str], *, command: str) -> T:
 def parse_known(kind: type[T], words: Sequence[str], *, command: str, default: T | None = None) -> tuple[T, list[str]]:
     """The dataclass `kind` filled from a command line, starting from `default`, and the words that it does not know."""
     noise, told = _stream("utf-8"), _stream(sys.stdout.encoding if _asks_help(words) else "utf-8")
-    start = {} if default is None else {"default": default}
+    start: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with _width(words), contextlib.redirect_stderr(noise), contextlib.redirect_stdout(told):
             return tyro.cli(
