@@ -1,4 +1,4 @@
-"""Following a path with forces: the tracker of planned waypoints, and the two scripted policies that planners are held against."""
+"""Following a path with forces: the tracker of planned waypoints, and the waypoint controller beside planners."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,53 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ornstein.envs.maze import Maze
-from ornstein.types import Noise, NoiseSpec
+from ornstein.track import track
+from ornstein.types import Draw, Noise, NoiseSpec
 
 STEP = 0.01
 """Seconds per PointMaze step."""
 
-KP, KD = 16.0, 1.5
-"""Force per metre and per metre/second of lag. One unit of force changes the ball's speed by 0.239 m/s in a step, so both
-poles of the tracked error lie near 0.8: a lag falls to a tenth within 20 steps and never swings."""
-
-
-def track(
-    obs: Float[Tensor, " n obs"],
-    plan: Float[Tensor, " n horizon 4"],
-    age: Float[Tensor, " n"],
-    *,
-    stride: float = 1.0,
-    kp: float = KP,
-    kd: float = KD,
-) -> Float[Tensor, " n 2"]:
-    """Forces in [-1, 1] that lead the ball along plans of rows (x, y, vx, vy), one row every `stride` environment steps.
-
-    `age`: environment steps since the plan's first row was the present. The reference is the plan at age + 1, linear between
-    rows; after the last row it rests there. `obs` starts with (x, y, vx, vy).
-    Source: Janner et al. 2022 (2205.09991), the maze controller. Deviates: gains for PointMaze's ball instead of 1 and 1.
-    """
-    reference = at(plan, (age + 1.0) / stride)
-    return (kp * (reference[:, :2] - obs[:, :2]) + kd * (reference[:, 2:] - obs[:, 2:4])).clamp(-1.0, 1.0)
-
-
-def at(plan: Float[Tensor, " n horizon 4"], row: Float[Tensor, " n"]) -> Float[Tensor, " n 4"]:
-    """The plans at fractional rows: linear between rows, at rest on the last one after it."""
-    last = plan.shape[1] - 1
-    low = row.floor().clamp(0, last)
-    share = (row - low).clamp(0.0, 1.0)[:, None]
-    index = torch.stack([low, (low + 1).clamp(max=last)], 1).long()[..., None].expand(-1, -1, plan.shape[2])
-    before, after = plan.gather(1, index).unbind(1)
-    between = before + share * (after - before)
-    moving = (row <= last).to(plan.dtype)[:, None]
-    return torch.cat([between[:, :2], between[:, 2:] * moving], 1)
-
 
 def trajectory(
-    route: Float[np.ndarray, " waypoints 2"], *, speed: float = 3.0, accel: float = 10.0, rounding: float = 0.5
+    route: Float[np.ndarray, " waypoints 2"], *, speed: float = 4.0, accel: float = 14.0, rounding: float = 0.8
 ) -> Float[np.ndarray, " steps 4"]:
     """Rows (x, y, vx, vy), one per environment step, of a smooth ride along straight lines, from rest to rest.
 
-    `speed` m/s on straight parts, at most `accel` m/s^2 along and across the path; corners are cut over `rounding` metres.
+    `speed` m/s on straight parts, at most `accel` m/s^2 along and across the path; corners are cut over `rounding`
+    metres.
     """
     path = _rounded(route, rounding)
     arc = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
@@ -87,13 +54,14 @@ class Ride(NamedTuple):
 class Controller:
     """The waypoint controller: the shortest path of the maze, ridden smoothly; it plans anew whenever the goal changes.
 
-    Observations are (x, y, vx, vy, goal x, goal y). `jitter`: standard deviation of the noise on its forces. `straight`: the
-    control that knows no walls, the same ride on the straight line. `horizon`: the longest ride in steps.
+    Observations are (x, y, vx, vy, goal x, goal y). `jitter`: standard deviation of the noise on its forces.
+    `straight`: the control that knows no walls, the same ride on the straight line. `horizon`: the longest ride in
+    steps.
     """
 
     maze: Maze
-    speed: float = 3.0
-    accel: float = 10.0
+    speed: float = 4.0
+    accel: float = 14.0
     clearance: float = 0.3
     jitter: float = 0.0
     straight: bool = False
@@ -102,8 +70,6 @@ class Controller:
     @property
     def noise(self) -> NoiseSpec:
         """Normal noise on the two forces."""
-        from ornstein.types import Draw
-
         return {"force": Draw("normal", (2,))} if self.jitter else {}
 
     def start(self, n_envs: int) -> Ride:

@@ -1,1 +1,1 @@
-
+"""Systems that plan: diffusion over trajectories."""

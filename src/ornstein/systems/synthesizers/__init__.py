@@ -1,1 +1,1 @@
-
+"""Systems that imagine: diffusion over transitions."""

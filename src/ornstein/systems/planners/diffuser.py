@@ -1,0 +1,273 @@
+"""Diffuser: plans by denoising whole trajectories of states and actions at once.
+
+Model and planner are one object. What tells it apart: states and actions are denoised jointly, all time steps
+together, by a U-Net that is local in time; reward is no input of it, a separate value network of noisy trajectories
+steers sampling by its gradient, scaled by the posterior variance; start and goal enter by overwriting their entries
+in every reverse step. Locomotion: 64 guided plans at every step, the first action of the best is executed. Mazes: one
+plan from start to goal, whose positions and velocities a tracker follows; the planned actions are not used.
+
+Deviates: the value network is trained on the same windows, side by side with the denoiser. Rows after an episode's
+end repeat its last row and have no weight in the loss, instead of zeros that are learnt as data. Plans may have a
+temporal stride, between whose rows the tracker interpolates.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian, MinMax
+from ornstein.data.windows import windows
+from ornstein.diffusion.constrain import inpaint
+from ornstein.diffusion.denoiser import X0, Denoiser, Index
+from ornstein.diffusion.grid import uniform
+from ornstein.diffusion.guidance import ascend
+from ornstein.diffusion.process import DiscreteVP, corrupt
+from ornstein.diffusion.sampler import Sampler, drawn_level
+from ornstein.diffusion.solver import DDIM, DDPM
+from ornstein.fit import Run, fit
+from ornstein.nets.unet1d import TemporalEncoder, TemporalUNet
+from ornstein.rl.action import ActionBox
+from ornstein.rl.select import best
+from ornstein.source import Source
+from ornstein.system import System
+from ornstein.track import KD, KP, track
+from ornstein.types import (
+    Adam,
+    Average,
+    Constrain,
+    Descend,
+    Draw,
+    Metrics,
+    Noise,
+    NoiseSpec,
+    Phase,
+    Point,
+    Segments,
+    Shift,
+    Spaces,
+)
+
+SOURCE = Source(
+    title="Planning with Diffusion for Flexible Behavior Synthesis",
+    authors="Janner, Michael and Du, Yilun and Tenenbaum, Joshua B and Levine, Sergey",
+    year=2022,
+    venue="International Conference on Machine Learning",
+    arxiv="2205.09991",
+    repository="https://github.com/jannerm/diffuser",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; the defaults are those of the released locomotion configuration."""
+
+    task: Literal["return", "goal"] = "return"  # steer to high return, or plan from the start to the goal
+    horizon: int = 32  # rows of a plan
+    stride: int = 1  # environment steps between rows
+    diffusion_steps: int = 20
+    calls: int = 20  # denoising calls per plan; fewer than the steps take even strides through them
+    solver: DDPM | DDIM = DDPM()  # noqa: RUF009 (a frozen value)
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    attention: bool = False
+    normalizer: Literal["gaussian", "limits"] = "gaussian"
+    bound: float | None = None  # clamp of the denoised trajectory; 1 with "limits"
+    action_weight: float = 10.0  # weight of the first action in the loss
+    discount: float = 0.997  # of the returns that the value network learns
+    termination_penalty: float = -100.0  # added to the last reward of episodes that ended by failure
+    guide_scale: float = 0.1
+    guide_repeats: int = 2  # gradient moves before each reverse step
+    guide_stop: int = 2  # no moves at steps k - 1 below this
+    candidates: int = 64  # plans per decision, of which the most valued is executed
+    position_gain: float = KP  # of the tracker of goal tasks: force per metre of lag
+    velocity_gain: float = KD  # force per metre/second of lag
+    lr: float = 2e-4
+    ema_rate: float = 0.005
+    ema_every: int = 10
+    ema_after: int = 2000  # updates before which the averaged network is a copy
+    batch_size: int = 64  # the official 32, accumulated over 2 batches
+    steps: int = 1_000_000
+
+
+class Plan(NamedTuple):
+    """The carry: a plan in the environment's units and the number of environment steps since it was made."""
+
+    obs: Float[Tensor, " n horizon obs"]
+    action: Float[Tensor, " n horizon act"]
+    age: Float[Tensor, " n"]
+
+
+class Diffuser(nn.Module):
+    """The learner, the planner and the policy."""
+
+    def __init__(self, config: Config, spaces: Spaces) -> None:
+        super().__init__()
+        if config.task == "goal" and spaces.goal > spaces.obs:
+            raise ValueError(
+                f"a goal of size {spaces.goal} for observations of size {spaces.obs}: it must be their first entries"
+            )
+        self.config, self.spaces, c = config, spaces, config
+        self.width = spaces.act + spaces.obs
+        self.chain = process = DiscreteVP(c.diffusion_steps, "cosine")
+        network = TemporalUNet(self.width, width=c.width, multipliers=c.multipliers, attention=c.attention)
+        self.denoiser = Denoiser(network, process, X0(), clock=Index(c.diffusion_steps), bound=c.bound)
+        self.ema = deepcopy(self.denoiser).requires_grad_(False)
+        self.normalizer = Gaussian(self.width) if c.normalizer == "gaussian" else MinMax(self.width)
+        if c.task == "return":
+            self.value = TemporalEncoder(
+                self.width, c.horizon, width=c.width, multipliers=c.multipliers, attention=c.attention
+            )
+            self.value_ema = deepcopy(self.value).requires_grad_(False)
+        self.sampler = Sampler(uniform(process, c.calls), c.solver)
+        self.box = ActionBox(spaces)
+        copies = c.candidates if c.task == "return" else 1
+        self.noise: NoiseSpec = self.sampler.needs((c.horizon, self.width), copies=copies)
+        self.plan_every = 1 if c.task == "return" else 0
+        known = torch.zeros(c.horizon, self.width, dtype=torch.bool)
+        known[0, spaces.act :] = True
+        known[-1, spaces.act :] |= c.task == "goal"
+        weight = torch.ones(c.horizon, self.width)
+        weight[0, : spaces.act] = c.action_weight
+        self.register_buffer("known", known, persistent=False)
+        self.register_buffer("weight", weight, persistent=False)
+
+    known: Tensor
+    weight: Tensor
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The denoiser and its average; for return tasks, the value network and its average."""
+        c = self.config
+        draws = {"t": Draw("uniform"), "eps": Draw("normal", (c.horizon, self.width))}
+        average = {"rate": c.ema_rate, "every": c.ema_every, "after": c.ema_after}
+        model = (
+            Descend("denoiser", self.denoiser, self.denoiser_loss, Adam(c.lr), draws),
+            Average(self.ema, self.denoiser, before="copy", **average),
+        )
+        if c.task == "goal":
+            return model
+        return (
+            *model,
+            Descend("value", self.value, self.value_loss, Adam(c.lr), draws),
+            Average(self.value_ema, self.value, before="copy", **average),
+        )
+
+    def denoiser_loss(self, batch: Segments, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
+        """Weighted squared error of the denoised trajectory, known entries given."""
+        x0 = self.trajectory(batch)
+        x_t, level, given = self.noised(x0, noise)
+        output = self.denoiser.predict.x0(self.denoiser.output(x_t, level), x_t, level)
+        error = (given(output, level, None) - x0).square() * self.weight * batch.mask.unsqueeze(-1)
+        return error.mean(), {}
+
+    def value_loss(self, batch: Segments, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
+        """Squared error of the value of the noised trajectory against the return to the episode's end."""
+        x_t, level, _ = self.noised(self.trajectory(batch), noise)
+        value = self.value(x_t, self.denoiser.clock.label(level))
+        return (value - batch.returns).square().mean(), {"value": value.mean()}
+
+    def trajectory(self, batch: Segments) -> Float[Tensor, " b horizon channels"]:
+        """Normalised windows, actions first."""
+        return self.normalizer(torch.cat((batch.action, batch.obs), dim=-1))
+
+    def noised(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Point, Constrain]:
+        """A noised trajectory whose known entries are clean, its level, and the constraint that holds them."""
+        level = drawn_level(self.chain, noise["t"], x0)
+        given = inpaint(self.known, x0)
+        return given(corrupt(x0, level, noise["eps"]), level, None), level, given
+
+    def start(self, n_envs: int) -> Plan:
+        """No plan yet."""
+        c, s, like = self.config, self.spaces, self.weight
+        rows = like.new_zeros(n_envs, c.horizon, s.obs), like.new_zeros(n_envs, c.horizon, s.act)
+        return Plan(*rows, like.new_zeros(n_envs))
+
+    def plan(self, obs: Float[Tensor, " n obs"], carry: Plan, noise: Noise) -> Plan:
+        """Fresh plans from these observations (the goal behind the state, where there is one)."""
+        copies = noise["start"].shape[1]
+        given = inpaint(self.known, self.ends(obs).repeat_interleave(copies, 0))
+        guide = self.guide(given) if self.config.task == "return" else None
+        x = self.sampler.many(self.ema, noise, shift=guide, constrain=given)
+        x = best(x, self.scores(x)) if self.config.task == "return" else x[:, 0]
+        action, states = self.normalizer.inverse(x).split((self.spaces.act, self.spaces.obs), dim=-1)
+        return Plan(states, action, torch.zeros_like(carry.age))
+
+    def ends(self, obs: Float[Tensor, " n obs"]) -> Float[Tensor, " n horizon channels"]:
+        """Normalised trajectories that hold the known entries: the state first, the goal, at rest, last."""
+        s, n = self.spaces, len(obs)
+        rows = obs.new_zeros(n, self.config.horizon, self.width)
+        rows[:, 0, s.act :] = obs[:, : s.obs]
+        rows[:, -1, s.act : s.act + s.goal] = obs[:, s.obs :]
+        return self.normalizer(rows)
+
+    def guide(self, given: Constrain) -> Shift:
+        """Moves along the value's gradient, scaled by the posterior variance, before each reverse step."""
+        c, label = self.config, self.denoiser.clock.label
+        stop = (c.guide_stop + 0.5) / c.diffusion_steps
+        value = lambda x, level: self.value_ema(x, label(level))  # noqa: E731
+        return ascend(value, c.guide_scale, repeats=c.guide_repeats, stop=stop, constrain=given)
+
+    def scores(self, x: Float[Tensor, " n k horizon channels"]) -> Float[Tensor, " n k"]:
+        """The value of each finished plan, at the lowest noise level."""
+        flat = x.flatten(0, 1)
+        return self.value_ema(flat, flat.new_zeros(len(flat))).unflatten(0, x.shape[:2])
+
+    def act(self, obs: Float[Tensor, " n obs"], carry: Plan, noise: Noise) -> tuple[Float[Tensor, " n act"], Plan]:
+        """The plan's first action, or for goal tasks the tracker's force towards the plan's next state."""
+        following = carry._replace(age=carry.age + 1)
+        if self.config.task == "return":
+            return self.box.to_env(self.box.to_unit(carry.action[:, 0])), following
+        c = self.config
+        force = track(obs, carry.obs[..., :4], carry.age, stride=c.stride, kp=c.position_gain, kd=c.velocity_gain)
+        return self.box.to_env(force), following
+
+
+def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
+    """One stage; the normaliser is fitted on the data first."""
+
+    def build() -> Diffuser:
+        agent = Diffuser(config, episodes.spaces)
+        rows = windows(episodes, 1)
+        steps = rows.gather(torch.arange(len(rows)))
+        agent.normalizer.fit(torch.cat((steps.action[:, 0], steps.obs[:, 0]), dim=1))
+        return agent
+
+    pad: Literal["last", "none"] = "last" if config.task == "return" else "none"
+    options = {"discount": config.discount, "stride": config.stride, "termination_penalty": config.termination_penalty}
+    agents = run.build(build)
+    data, held_out = run.batches(episodes, lambda e: windows(e, config.horizon, pad=pad, **options))
+    fit(agents, data, steps=config.steps, batch_size=config.batch_size, run=run, validation=held_out)
+    return agents
+
+
+BASE = Config()
+MAZE = Config(
+    task="goal", diffusion_steps=256, calls=256, horizon=256, multipliers=(1, 4, 8), normalizer="limits", bound=1.0,
+    action_weight=1.0, candidates=1, steps=2_000_000, batch_size=64,
+)  # fmt: skip
+CHEETAH = replace(BASE, horizon=4, multipliers=(1, 4, 8), attention=True, guide_scale=1e-3, guide_stop=4)
+PRESETS = {
+    "locomotion": BASE,
+    "hopper-medium-expert": replace(BASE, guide_scale=1e-4, guide_stop=4),
+    "halfcheetah": CHEETAH,
+    "maze-umaze": replace(MAZE, diffusion_steps=64, calls=64, horizon=128),
+    "maze-medium": MAZE,
+    "maze-large": replace(MAZE, horizon=384),
+    "maze-fast": replace(
+        MAZE, diffusion_steps=64, calls=16, solver=DDIM(), horizon=32, stride=6, width=16, multipliers=(1, 2, 4),
+        lr=1e-3, ema_after=200, steps=4_000,
+    ),
+}  # fmt: skip
+TARGETS: dict[str, str | float] = {
+    "halfcheetah-medium-expert": "88.9 +- 0.3", "hopper-medium-expert": "103.3 +- 1.3",
+    "walker2d-medium-expert": "106.9 +- 0.2",
+    "halfcheetah-medium": "42.8 +- 0.3", "hopper-medium": "74.3 +- 1.4", "walker2d-medium": "79.6 +- 0.55",
+    "halfcheetah-medium-replay": "37.7 +- 0.5", "hopper-medium-replay": "93.6 +- 0.4",
+    "walker2d-medium-replay": "70.6 +- 1.6",
+    "maze2d-umaze": "113.9 +- 3.1", "maze2d-medium": "121.5 +- 2.7", "maze2d-large": "123.0 +- 6.4",
+}  # fmt: skip
+SYSTEM = System(SOURCE, Config, PRESETS, TARGETS, Diffuser, train)

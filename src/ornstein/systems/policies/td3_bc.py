@@ -1,0 +1,139 @@
+"""TD3+BC: a deterministic policy that climbs the critic while a squared error holds it to the data's actions.
+
+The minimalist baseline of every offline table, and the learner that synthetic data are judged by. What tells it
+apart: TD3 as it is, plus one cloning term; the Q term is scaled by its own mean magnitude; observations are
+standardised over the data set.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
+from ornstein.data.transitions import transitions
+from ornstein.fit import Run, fit
+from ornstein.rl.action import ActionBox
+from ornstein.rl.actor import Actor
+from ornstein.rl.critic import Critics
+from ornstein.rl.target import td_target
+from ornstein.source import Source
+from ornstein.system import System
+from ornstein.types import Adam, Average, Descend, Draw, Metrics, Noise, NoiseSpec, Phase, Spaces, Transitions
+
+SOURCE = Source(
+    title="A Minimalist Approach to Offline Reinforcement Learning",
+    authors="Fujimoto, Scott and Gu, Shixiang Shane",
+    year=2021,
+    venue="Advances in Neural Information Processing Systems",
+    arxiv="2106.06860",
+    repository="https://github.com/sfujim/TD3_BC",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; the defaults are the paper's (its appendix C), the same for every task."""
+
+    q_weight: float = 2.5  # the paper's alpha: weight of the Q term after it is scaled by mean |Q|
+    lr: float = 3e-4
+    discount: float = 0.99
+    n_step: int = 1
+    rate: float = 0.005  # share of the new weights in the target networks
+    policy_noise: float = 0.2  # standard deviation of the noise on target actions, in units of [-1, 1]
+    noise_clip: float = 0.5
+    policy_every: int = 2  # critic updates per policy and target update
+    width: int = 256
+    depth: int = 2
+    batch_size: int = 256
+    steps: int = 1_000_000
+
+
+class TD3BC(nn.Module):
+    """The learner and the policy."""
+
+    def __init__(self, config: Config, spaces: Spaces) -> None:
+        super().__init__()
+        self.config, self.spaces = config, spaces
+        size, c = spaces.obs + spaces.goal, config
+        self.normalizer = Gaussian(size)
+        self.actor = Actor(size, spaces.act, width=c.width, depth=c.depth)
+        self.actor_target = deepcopy(self.actor).requires_grad_(False)
+        self.critics = Critics(size, spaces.act, width=c.width, depth=c.depth, activation="relu")
+        self.critics_target = deepcopy(self.critics).requires_grad_(False)
+        self.box = ActionBox(spaces)
+        self.noise: NoiseSpec = {}
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The critics at every update; the actor and all targets at every `policy_every`-th."""
+        c = self.config
+        adam = Adam(c.lr)
+        return (
+            Descend("critic", self.critics, self.critic_loss, adam, {"action": Draw("normal", (self.spaces.act,))}),
+            Descend("actor", self.actor, self.actor_loss, adam, {}, every=c.policy_every),
+            Average(self.actor_target, self.actor, c.rate, every=c.policy_every),
+            Average(self.critics_target, self.critics, c.rate, every=c.policy_every),
+        )
+
+    def critic_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
+        """Both critics' squared error against r + gamma min Q'(s', a'), with a' the target actor's, smoothed by
+        clipped noise.
+        """
+        c = self.config
+        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+        with torch.no_grad():
+            smooth = (c.policy_noise * noise["action"]).clamp(-c.noise_clip, c.noise_clip)
+            next_action = (self.actor_target(next_obs) + smooth).clamp(-1.0, 1.0)
+            next_value = self.critics_target(next_obs, next_action).amin(0)
+            target = td_target(batch.reward, batch.terminal, batch.discount, next_value)
+        q = self.critics(obs, self.box.to_unit(batch.action))
+        return (q - target).square().mean(1).sum(), {"q": q.mean()}
+
+    def actor_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
+        """- lambda mean Q_1(s, pi(s)) + mean (pi(s) - a)^2, with lambda = q_weight / mean |Q_1| (eq. 5 of the
+        paper).
+        """
+        obs = self.normalizer(batch.obs)
+        action = self.actor(obs)
+        q = self.critics(obs, action)[0]
+        cloning = (action - self.box.to_unit(batch.action)).square().mean()
+        return cloning - self.config.q_weight * q.mean() / q.detach().abs().mean(), {"cloning": cloning}
+
+    def start(self, n_envs: int) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
+
+    def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
+        """The actor's action."""
+        return self.box.to_env(self.actor(self.normalizer(obs))), carry
+
+
+def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
+    """One stage; the normaliser is fitted on the data first."""
+    known = transitions(episodes)
+
+    def build() -> TD3BC:
+        agent = TD3BC(config, episodes.spaces)
+        agent.normalizer.fit(known.gather(torch.arange(len(known))).obs)
+        return agent
+
+    agents = run.build(build)
+    data, held_out = run.batches(episodes, lambda e: transitions(e, discount=config.discount, n=config.n_step))
+    fit(agents, data, steps=config.steps, batch_size=config.batch_size, run=run, validation=held_out)
+    return agents
+
+
+BASE = Config()
+PRESETS = {"locomotion": BASE, "cloning": replace(BASE, q_weight=0.0), "fast": replace(BASE, steps=30_000)}
+TARGETS: dict[str, str | float] = {
+    "halfcheetah-medium": "48.3 +- 0.3", "hopper-medium": "59.3 +- 4.2", "walker2d-medium": "83.7 +- 2.1",
+    "halfcheetah-medium-replay": "44.6 +- 0.5", "hopper-medium-replay": "60.9 +- 18.8",
+    "walker2d-medium-replay": "81.8 +- 5.5",
+    "halfcheetah-medium-expert": "90.7 +- 4.3", "hopper-medium-expert": "98.0 +- 9.4",
+    "walker2d-medium-expert": "110.1 +- 0.5",
+}  # fmt: skip
+SYSTEM = System(SOURCE, Config, PRESETS, TARGETS, TD3BC, train)
