@@ -5,7 +5,8 @@ import difflib
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ def make(env_id: str, *, options: Options | None = None, max_episode_steps: int 
     replaces the time limit.
     """
     name, written = parse(env_id)
+    if name in OWN:
+        limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+        return _own(name, {**written, **(options or {}), **limit})
     gymnasium = _gymnasium()
     if ":" not in name and name not in gymnasium.registry:
         _register_robotics(name)
@@ -41,10 +45,10 @@ def make(env_id: str, *, options: Options | None = None, max_episode_steps: int 
                 **{**written, **(options or {})},
             )
     except gymnasium.error.DependencyNotInstalled as error:
-        newer = _near(name, gymnasium.registry)
+        newer = _near(name, [*OWN, *gymnasium.registry])
         raise ValueError(f"environment {name!r} misses a package ({error.args[0]}){newer}: {INSTALL}") from error
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error) as error:
-        raise ValueError(f"unknown environment {name!r}{_near(name, gymnasium.registry)}: {error}") from error
+        raise ValueError(f"unknown environment {name!r}{_near(name, [*OWN, *gymnasium.registry])}: {error}") from error
     except ModuleNotFoundError as error:
         raise ValueError(
             f"environment {name!r} cannot be imported ({error}): install its package, or {INSTALL}"
@@ -54,6 +58,23 @@ def make(env_id: str, *, options: Options | None = None, max_episode_steps: int 
     except Exception as error:
         raise ValueError(f"environment {name!r} cannot be built here ({_versions()}): {error!r}") from error
     return flat(env)
+
+
+OWN: dict[str, str] = {
+    "FourCorners-v0": "ornstein.envs.toy:FourCorners",
+    "LinearQuadratic-v0": "ornstein.envs.linear:LinearQuadratic",
+    "PointMass-v0": "ornstein.envs.mass:PointMass",
+    "Errands-v0": "ornstein.envs.point:Errands",
+}
+"""The environments of this package, by id."""
+
+
+def _own(name: str, options: Options) -> Any:
+    module, _, kind = OWN[name].partition(":")
+    try:
+        return getattr(import_module(module), kind)(**options)
+    except TypeError as error:
+        raise ValueError(f"environment {name!r} does not take these options: {error}") from error
 
 
 def parse(env_id: str) -> tuple[str, dict[str, Any]]:
@@ -113,9 +134,8 @@ def spaces(env: Any) -> Spaces:
             f"action space {action} is not a vector of real numbers: only continuous actions are supported"
         )
     inner = env.unwrapped.observation_space
-    goal = (
-        kinds.flatdim(inner["desired_goal"]) if isinstance(inner, kinds.Dict) and "desired_goal" in inner.spaces else 0
-    )
+    aimed = isinstance(inner, kinds.Dict) and "desired_goal" in inner.spaces
+    goal = kinds.flatdim(inner["desired_goal"]) if aimed else getattr(env.unwrapped, "goal_size", 0)
     return Spaces(
         obs=observation.shape[0] - goal,
         act=action.shape[0],
@@ -162,6 +182,6 @@ def _versions() -> str:
     return ", ".join(f"{name} {found.get(name, 'missing')}" for name in ("gymnasium", "gymnasium-robotics", "mujoco"))
 
 
-def _near(name: str, known: Mapping[str, Any]) -> str:
+def _near(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" (near: {', '.join(matches)})" if matches else ""

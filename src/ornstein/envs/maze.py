@@ -1,7 +1,7 @@
 """Mazes of square cells: walls, free cells, sight lines, shortest paths around corners, and start-goal pairs.
 
-Coordinates are those of gymnasium-robotics' PointMaze: cells of side 1, the origin in the middle of the map, x to the right,
-y up; a cell is (row, column), rows counted from the top.
+Coordinates are those of gymnasium-robotics' PointMaze: cells of side 1, the origin in the middle of the map, x to the
+right, y up; a cell is (row, column), rows counted from the top.
 """
 
 from collections.abc import Sequence
@@ -104,13 +104,15 @@ class Maze:
         rows, columns = self._grid.shape
         return np.stack([np.floor(rows / 2 - y), np.floor(x + columns / 2)], -1).astype(np.int64)
 
-    def inside(self, xy: Sequence[float] | Float[np.ndarray, " *n 2"], clearance: float = 0.0) -> Bool[np.ndarray, " *n"]:
+    def inside(
+        self, xy: Sequence[float] | Float[np.ndarray, " *n 2"], clearance: float = 0.0
+    ) -> Bool[np.ndarray, " *n"]:
         """Whether points lie on free ground, at least `clearance` away from every wall along an axis."""
         points = np.asarray(xy, np.float64)[..., None, :]
         low, high = self.boxes[:, :2] - clearance, self.boxes[:, 2:] + clearance
         rows, columns = self._grid.shape
         on_map = (np.abs(points[..., 0, :]) <= np.array([columns, rows]) / 2).all(-1)
-        return on_map & ~((points > low) & (points < high)).all(-1).any(-1)
+        return np.asarray(on_map & ~((points > low) & (points < high)).all(-1).any(-1))
 
     def visible(
         self, a: Float[np.ndarray, " n 2"], b: Float[np.ndarray, " m 2"], clearance: float = BALL
@@ -142,8 +144,12 @@ class Maze:
         clear = self._cleared(ends, clearance)
         if self.visible(clear[:1], clear[1:], clearance)[0, 0]:
             return ends
-        first = np.where(self.visible(clear[:1], graph.nodes, clearance)[0], _distance(clear[:1], graph.nodes)[0], np.inf)
-        last = np.where(self.visible(clear[1:], graph.nodes, clearance)[0], _distance(clear[1:], graph.nodes)[0], np.inf)
+        first = np.where(
+            self.visible(clear[:1], graph.nodes, clearance)[0], _distance(clear[:1], graph.nodes)[0], np.inf
+        )
+        last = np.where(
+            self.visible(clear[1:], graph.nodes, clearance)[0], _distance(clear[1:], graph.nodes)[0], np.inf
+        )
         total = first[:, None] + graph.length + last[None]
         i, j = np.unravel_index(int(np.argmin(total)), total.shape)
         if not np.isfinite(total[i, j]):
@@ -165,7 +171,7 @@ class Maze:
     def pairs(
         self, n: int, generator: torch.Generator, *, ratio: float = 1.0, apart: float = 2 * GOAL_RADIUS
     ) -> list[Pair]:
-        """n random start-goal pairs at least `apart` from each other and with geodesic >= `ratio` times the straight line."""
+        """Random start-goal pairs at least `apart` from each other, geodesic >= `ratio` times the straight line."""
         found: list[Pair] = []
         for _ in range(1000 * n):
             start, goal = self.spot(generator), self.spot(generator)
@@ -177,7 +183,9 @@ class Maze:
                 found.append(Pair(_plain(start), _plain(goal), straight, geodesic))
             if len(found) == n:
                 return found
-        raise ValueError(f"found {len(found)} of {n} pairs with geodesic >= {ratio} times the straight line: lower `ratio`")
+        raise ValueError(
+            f"found {len(found)} of {n} pairs with geodesic >= {ratio} times the straight line: lower `ratio`"
+        )
 
     @cached_property
     def boxes(self) -> Float[np.ndarray, " walls 4"]:
@@ -204,7 +212,7 @@ class Maze:
         return self.centre(cell) + offset
 
     def _off_corners(self, offset: XY, row: int, column: int, room: float) -> XY:
-        """Move a point out of the widened corner of a wall that touches its cell only diagonally, by the shorter way."""
+        """A point moved out of the widened corner of a wall that touches its cell only diagonally."""
         for across, up in product((-1, 1), (-1, 1)):
             deep = np.array([across, up]) * offset - room
             if self._grid[row - up, column + across] == "#" and (deep > 0).all():
@@ -235,7 +243,8 @@ class _Graph(NamedTuple):
 def _graph(maze: Maze, clearance: float) -> _Graph:
     """Shortest ways between all convex corners of the walls, each moved `clearance` off its wall along both axes.
 
-    A shortest path among polygons bends only at their convex corners, so this graph is exact (Lozano-Perez, Wesley 1979).
+    A shortest path among polygons bends only at their convex corners, so this graph is exact (Lozano-Perez, Wesley
+    1979).
     """
     if not 0.0 < clearance < 0.5:
         raise ValueError(f"clearance = {clearance} must lie in (0, 0.5), half of a corridor")

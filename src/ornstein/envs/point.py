@@ -17,9 +17,9 @@ IDS = {"umaze": "PointMaze_UMaze-v3", "medium": "PointMaze_Medium-v3", "large": 
 class PointMaze:
     """PointMaze (MuJoCo) with flat observations (x, y, vx, vy, goal x, goal y), ending with success at the goal.
 
-    `reset(options={"start": (x, y), "goal": (x, y)})` places ball and goal exactly; gymnasium-robotics itself only takes cells
-    and adds noise of +-0.25 to both. Reward is 1 in the goal disc (radius 0.45) and 0 elsewhere. `continuing`: the task goes on
-    in the goal disc, as in D4RL, until the time limit (`max_episode_steps`; by default 300, 600, 800).
+    `reset(options={"start": (x, y), "goal": (x, y)})` places ball and goal exactly; gymnasium-robotics takes cells and
+    adds noise of +-0.25 to both. Reward is 1 in the goal disc (radius 0.45) and 0 elsewhere. `continuing`: the task
+    goes on in the goal disc, as in D4RL, until the time limit (`max_episode_steps`; by default 300, 600, 800).
     """
 
     def __init__(self, name: str = "umaze", *, continuing: bool = False, max_episode_steps: int | None = None) -> None:
@@ -71,11 +71,11 @@ class PointMaze:
 
 
 class Errands:
-    """PointMaze for collecting data: from a random start at rest to `goals` random goals in turn, each after a stay of `stay` steps.
+    """PointMaze for collecting data: from a random start at rest to `goals` random goals in turn.
 
-    A goal counts as reached within `radius` of it, which is closer than the task asks, so that the data cover dead ends and
-    corners. The episode is truncated after `steps` steps, or `stay` steps after the last goal was reached. Reward and success
-    are the task's own for the goal of the moment.
+    A goal counts as reached within `radius` of it, which is closer than the task asks, so that the data cover dead ends
+    and corners. The next one follows after a stay of `stay` steps. The episode is truncated after `steps` steps, or
+    after the last goal's stay. Reward and success are the task's own for the goal of the moment.
     """
 
     def __init__(
