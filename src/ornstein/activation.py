@@ -35,18 +35,26 @@ def mish(x: Float[Tensor, " *x"]) -> Float[Tensor, " *x"]:
     as without; it is taken on other devices, for half precision, and where the tensor is small.
     Source: Misra 2019 (1908.08681).
     """
-    if torch.compiler.is_compiling():
-        return functional.mish(x) if x.is_cuda else _plain(x)
-    if x.dtype not in _ONE or not x.is_cpu or x.numel() < _FEW:
+    if x.dtype not in _ONE or not x.is_cpu:
         return functional.mish(x)
-    if _transformed():
-        return _Mish.apply(x)[0]
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _apply(x)[0]
+    if torch.compiler.is_compiling():
+        return _plain(x)
+    if x.numel() < _FEW:
+        return functional.mish(x)
+    if torch.is_grad_enabled():
+        if not eager():
+            return _Mish.apply(x)[0]
+        if x.requires_grad:
+            return _apply(x)[0]
     s = torch.sigmoid(x)
     q = torch.lerp(s, _ONE[x.dtype], s)
     rest = 2 - q
     return q.mul_(x).div_(rest)
+
+
+def eager() -> bool:
+    """Whether operators run one by one as written: neither traced by torch.compile nor transformed by torch.func."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -58,13 +66,10 @@ def _plain(x: Tensor) -> Tensor:
 _LAYERS: dict[str, Callable[[], nn.Module]] = {
     "mish": Mish, "silu": nn.SiLU, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh
 }  # fmt: skip
-_transformed: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
 class _Mish(Function):
     """Mish(x) and its slope w + s (x - x w^2), w = q / (2 - q): a backward pass is then one product."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +78,7 @@ class _Mish(Function):
         w.div_(2 - w)
         y = x * w
         rest = torch.addcmul(x, y, w, value=-1)
-        return y, torch.addcmul(w, s, rest) if _transformed() else w.addcmul_(s, rest)
+        return y, w.addcmul_(s, rest)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -89,6 +94,10 @@ class _Mish(Function):
             return None if grad is None else grad * slope
         bent = grad_of_slope * _curvature(x)
         return bent if grad is None else torch.addcmul(bent, grad, slope)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], *args: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        return (_apply if eager() else _Mish.apply)(*args), (in_dims[0], in_dims[0])
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, Tensor]:
