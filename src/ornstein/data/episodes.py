@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
 from ornstein.data.check import (
@@ -49,6 +49,7 @@ class Episodes:
     `final_known` is false where the observation after the last step was not stored (D4RL); that row then repeats the
     last stored one as a placeholder. `extras` have one row per episode, per step or per observation, told apart by
     their number; the name `goal` is understood by goal-conditioned systems. Empty bounds stand for [-1, 1].
+    `env` is the environment's id where the recording tells it; it is no part of the content's hash.
     """
 
     obs: Float[Tensor, " rows obs"]
@@ -61,6 +62,7 @@ class Episodes:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    env: str = ""
 
     def __post_init__(self) -> None:
         """Refuse wrong shapes, non-finite entries and flags that contradict the episodes' lengths."""
@@ -130,7 +132,7 @@ class Episodes:
         for name, array in sorted(self.arrays().items()):
             digest.update(f"{name} {tuple(array.shape)} {array.dtype}\n".encode())
             digest.update(array.contiguous().numpy().reshape(-1).view("uint8").data)
-        digest.update(repr((self.action_low, self.action_high)).encode())
+        digest.update(repr((self.spaces.action_low, self.spaces.action_high)).encode())
         return digest.hexdigest()
 
     def arrays(self) -> dict[str, Tensor]:
@@ -161,18 +163,6 @@ class Episodes:
         held_out = min(max(round(fraction * self.n_episodes), 1), self.n_episodes - 1)
         order = torch.randperm(self.n_episodes, generator=generator)
         return self.select(order[held_out:].sort().values), self.select(order[:held_out].sort().values)
-
-    def with_goal_in_obs(self) -> "Episodes":
-        """The same episodes with the goal appended to each observation, for learners that know nothing of goals."""
-        if "goal" not in self.extras:
-            raise DataError(f"no extra named 'goal' among {sorted(self.extras)}: only goal tasks have one")
-        goal, kind = self.extras["goal"], self.belongs_to("goal")
-        episode = torch.repeat_interleave(self.lengths + 1)
-        if kind == "step":  # the final observation keeps the last step's goal
-            goal = goal[torch.minimum(torch.arange(len(episode)) - episode, (self.lengths.cumsum(0) - 1)[episode])]
-        rows = goal[episode] if kind == "episode" else goal
-        extras = {name: values for name, values in self.extras.items() if name != "goal"}
-        return replace(self, obs=torch.cat([self.obs, rows.to(self.obs)], 1), extras=extras)
 
     def without_unknown(self) -> "Episodes":
         """The same episodes, less the last step wherever the observation after it is unknown; single steps vanish."""
@@ -207,6 +197,7 @@ class Episodes:
         """What `ornstein data info` prints: counts, sizes, returns, ends, ranges, content hash, as plain values."""
         returns, lengths = self.returns, self.lengths.double()
         return {
+            "env": self.env,
             "episodes": self.n_episodes,
             "steps": self.n_steps,
             "obs": self.spaces.obs,
@@ -365,7 +356,7 @@ def concatenate(parts: Iterable[Episodes]) -> Episodes:
             )
     joined = {name: torch.cat([part.arrays()[name] for part in several]) for name in first.arrays()}
     extras = {name: joined.pop(f"extras/{name}") for name in first.extras}
-    return Episodes(**joined, extras=extras, action_low=first.action_low, action_high=first.action_high)
+    return Episodes(**joined, extras=extras, action_low=first.action_low, action_high=first.action_high, env=first.env)
 
 
 def ragged(start: Int[Tensor, " some"], length: Int[Tensor, " some"]) -> Int[Tensor, " total"]:
@@ -375,10 +366,10 @@ def ragged(start: Int[Tensor, " some"], length: Int[Tensor, " some"]) -> Int[Ten
 
 
 def interleave(
-    steps: Float[Tensor, " steps size"], final: Float[Tensor, " episodes size"], lengths: Int[Tensor, " episodes"]
-) -> Float[Tensor, " rows size"]:
+    steps: Shaped[Tensor, " steps *size"], final: Shaped[Tensor, " episodes *size"], lengths: Int[Tensor, " episodes"]
+) -> Shaped[Tensor, " rows *size"]:
     """Rows of T + 1 per episode from the rows of its steps and its final row."""
-    rows = steps.new_empty((len(steps) + len(final), steps.shape[1]))
+    rows = steps.new_empty((len(steps) + len(final), *steps.shape[1:]))
     rows[torch.arange(len(steps)) + torch.repeat_interleave(lengths)] = steps
     rows[lengths.cumsum(0) + torch.arange(len(final))] = final
     return rows
