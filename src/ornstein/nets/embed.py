@@ -1,4 +1,4 @@
-"""Features of diffusion time: sinusoids, random or learned Fourier features, and the small network behind them."""
+"""What enters a network beside x: features of diffusion time, and conditions of the right width."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from ornstein.nets.activation import activation as layer
+from ornstein.activation import activation as layer
 
 
 class Sinusoid(nn.Module):
@@ -71,8 +71,24 @@ class LearnedFourier(nn.Module):
         return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
-def time_mlp(size: int, hidden: int, *, out: int | None = None, activation: str = "mish") -> nn.Sequential:
-    """A network t (b,) -> (b, out or size): sinusoids of `size`, Linear `hidden`, activation, Linear."""
-    return nn.Sequential(
-        Sinusoid(size), nn.Linear(size, hidden), layer(activation), nn.Linear(hidden, size if out is None else out)
-    )
+class TimeNetwork(nn.Sequential):
+    """Layers from times (b,) to features (b, z), run on one row where `t` is one time expanded over the batch."""
+
+    def forward(self, input: Float[Tensor, " b"]) -> Float[Tensor, " b z"]:
+        """The features of each time."""
+        if len(input) > 1 and input.stride(0) == 0:
+            return super().forward(input[:1]).expand(len(input), -1)
+        return super().forward(input)
+
+
+def time_mlp(size: int, hidden: int, *, activation: str = "mish") -> TimeNetwork:
+    """The usual network from times (b,) to features (b, size): sinusoids, Linear `hidden`, activation, Linear."""
+    return TimeNetwork(Sinusoid(size), nn.Linear(size, hidden), layer(activation), nn.Linear(hidden, size))
+
+
+def checked(cond: Float[Tensor, " b cond"] | None, width: int) -> Float[Tensor, " b cond"] | None:
+    """The condition itself, if it has the width that the network was built for (0: none)."""
+    if (0 if cond is None else cond.shape[-1]) == width:
+        return cond
+    got = "no condition" if cond is None else f"a condition of width {cond.shape[-1]}"
+    raise ValueError(f"got {got}, but the network was built with cond={width}: give (b, {width}), or None for cond=0")

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ornstein.nets.activation import activation as layer
-from ornstein.nets.embed import LearnedFourier, RandomFourier, time_mlp
+from ornstein.activation import activation as layer
+from ornstein.nets.embed import LearnedFourier, RandomFourier, TimeNetwork, checked, time_mlp
 
 
 class ConditionalMLP(nn.Module):
@@ -36,7 +36,7 @@ class ConditionalMLP(nn.Module):
         self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
     ) -> Float[Tensor, " b size"]:
         """The network's value at noisy x, time label t and condition, in the parameterisation it is trained for."""
-        return self.body(join(x, self.time(t), cond, self.cond))
+        return self.body(_join(x, self.time(t), checked(cond, self.cond)))
 
 
 class ResidualMLP(nn.Module):
@@ -51,7 +51,7 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.cond = cond
         self.project = nn.Linear(size + cond, time)
-        self.time = nn.Sequential(
+        self.time = TimeNetwork(
             RandomFourier(2 * frequencies), nn.Linear(2 * frequencies + 1, time), nn.SiLU(), nn.Linear(time, time)
         )
         self.first = nn.Linear(time, width)
@@ -62,7 +62,7 @@ class ResidualMLP(nn.Module):
         self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
     ) -> Float[Tensor, " b size"]:
         """The network's value at noisy x, time label t and condition."""
-        h = self.first(self.project(join(x, None, cond, self.cond)) + self.time(t))
+        h = self.first(self.project(_join(x, checked(cond, self.cond))) + self.time(t))
         for block in self.blocks:
             h = h + block(functional.relu(h))
         return self.head(functional.relu(h))
@@ -82,7 +82,7 @@ class LayerNormResidualMLP(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.cond = cond
-        self.time = nn.Sequential(
+        self.time = TimeNetwork(
             LearnedFourier(fourier), nn.Linear(fourier, time), layer(activation), nn.Linear(time, time)
         )
         self.first = nn.Linear(size + cond + time, width)
@@ -97,7 +97,7 @@ class LayerNormResidualMLP(nn.Module):
         self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
     ) -> Float[Tensor, " b size"]:
         """The network's value at noisy x, time label t and condition."""
-        h = self.first(join(x, self.time(t), cond, self.cond))
+        h = self.first(_join(x, self.time(t), checked(cond, self.cond)))
         for block in self.blocks:
             h = block(h)
         return self.head(self.act(h))
@@ -115,11 +115,5 @@ class _NormBlock(nn.Module):
         return h + self.inner(h)
 
 
-def join(x: Tensor, time: Tensor | None, cond: Tensor | None, width: int) -> Float[Tensor, " b z"]:
-    """[x, time features, condition] side by side, once the condition has the width that the network was built for."""
-    if (0 if cond is None else cond.shape[-1]) != width:
-        got = "no condition" if cond is None else f"a condition of width {cond.shape[-1]}"
-        raise ValueError(
-            f"got {got}, but the network was built with cond={width}: give (b, {width}), or None for cond=0"
-        )
-    return torch.cat([part for part in (x, time, cond) if part is not None], dim=-1)
+def _join(*parts: Tensor | None) -> Tensor:
+    return torch.cat([part for part in parts if part is not None], dim=-1)

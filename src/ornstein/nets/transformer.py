@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ornstein.nets.embed import Sinusoid, time_mlp
+from ornstein.nets.embed import Sinusoid, checked, time_mlp
 
 
 class DiffusionTransformer1d(nn.Module):
@@ -47,11 +47,8 @@ class DiffusionTransformer1d(nn.Module):
         cond: Float[Tensor, " b cond"] | None = None,
     ) -> Float[Tensor, " b horizon channels"]:
         """The network's value at noisy x, time label t and condition."""
-        if (0 if cond is None else cond.shape[-1]) != self.cond:
-            got = "no condition" if cond is None else f"a condition of width {cond.shape[-1]}"
-            raise ValueError(f"got {got}, but the network was built with cond={self.cond}: give one of that width")
         mark = self.time(t)
-        if self.condition is not None and cond is not None:
+        if checked(cond, self.cond) is not None and self.condition is not None:
             mark = mark + self.condition(cond)
         mark = functional.silu(mark)
         h = self.inward(x) + self.position(torch.arange(x.shape[1], dtype=x.dtype, device=x.device))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ornstein.activation import Mish, eager, mish
-from ornstein.nets.embed import time_mlp
+from ornstein.nets.embed import checked, time_mlp
 
 
 class TemporalUNet(nn.Module):
@@ -59,7 +59,7 @@ class TemporalUNet(nn.Module):
                 f"horizon {x.shape[1]} is not divisible by {self.stride}: "
                 "each level but the last halves it, so pad the horizon or give fewer multipliers"
             )
-        mark = mish(_mark(self.time(t), cond, self.cond))
+        mark = mish(_features(self.time(t), checked(cond, self.cond)))
         h = x.transpose(1, 2)
         skips: list[Tensor] = []
         for level, shrink in zip(self.down, [*self.shrink, None], strict=True):
@@ -117,7 +117,7 @@ class TemporalEncoder(nn.Module):
         """The value of each noisy trajectory at its time label."""
         if x.shape[1] != self.horizon:
             raise ValueError(f"horizon {x.shape[1]}, but the network was built for {self.horizon}: build another one")
-        features = _mark(self.time(t), cond, self.cond)
+        features = _features(self.time(t), checked(cond, self.cond))
         mark = mish(features)
         h = x.transpose(1, 2)
         for level, shrink in zip(self.levels, self.shrink, strict=True):
@@ -247,10 +247,5 @@ def _sizes(width: int, multipliers: Sequence[float], style: Style) -> list[int]:
     return sizes
 
 
-def _mark(time: Tensor, cond: Tensor | None, width: int) -> Tensor:
-    if (0 if cond is None else cond.shape[-1]) != width:
-        got = "no condition" if cond is None else f"a condition of width {cond.shape[-1]}"
-        raise ValueError(
-            f"got {got}, but the network was built with cond={width}: give (b, {width}), or None for cond=0"
-        )
+def _features(time: Tensor, cond: Tensor | None) -> Tensor:
     return time if cond is None else torch.cat((time, cond), dim=-1)
