@@ -12,17 +12,18 @@ from ornstein.diffusion.denoiser import (
     V,
     Velocity,
 )
+from ornstein.diffusion.dpm import DPMSolver2, DPMSolver2M, DPMSolver3, DPMSolverPP2M, DPMSolverPP3M
 from ornstein.diffusion.grid import Grid, karras, log_snr, quadratic, uniform
 from ornstein.diffusion.process import VE, CosineVP, DiscreteVP, Flow, Karras, LinearVP, SubVP, corrupt, point
 from ornstein.diffusion.solver import (
     DDIM,
     DDPM,
-    DPMSolverPP2M,
     Euler,
     Heun,
     Solver,
     sample,
     start_and_noise,
+    tabulate,
     trace,
     unpack,
 )
@@ -34,7 +35,11 @@ __all__ = [
     "X0",
     "Continuous",
     "CosineVP",
+    "DPMSolver2",
+    "DPMSolver2M",
+    "DPMSolver3",
     "DPMSolverPP2M",
+    "DPMSolverPP3M",
     "Denoiser",
     "DiscreteVP",
     "Eps",
@@ -59,6 +64,7 @@ __all__ = [
     "quadratic",
     "sample",
     "start_and_noise",
+    "tabulate",
     "trace",
     "uniform",
     "unpack",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -174,7 +175,7 @@ class Index:
 
     def label(self, point: Point) -> Time:
         """The node, counted from 0."""
-        return point.t * self.steps - 1
+        return torch.rsub(point.t, -1, alpha=-self.steps)  # one kernel
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class Denoiser(nn.Module):
 
     def given(self, cond: Any) -> Denoise:
         """The denoiser under a condition, which is opaque here."""
-        return lambda x_t, point: self(x_t, point, cond)
+        return partial(self, cond=cond)
 
     def output(self, x_t: X, point: Point, cond: Any = None) -> X:
         """What the network itself says, in the trained parameterisation."""
