@@ -71,7 +71,7 @@ OnPlan = Callable[[int, int, Any], None]
 
 def evaluate(
     policy: Policy,
-    env: str | Factory,
+    env: str | Factory | Vector,
     *,
     episodes: int = 10,
     seed: int = 0,
@@ -84,18 +84,18 @@ def evaluate(
 ) -> Evaluation:
     """Returns, lengths and times of `episodes` episodes of a policy.
 
-    Episode e is reset with a seed made of (`seed`, e) and draws its noise from its own CPU generator, so its result
-    does not depend on how many environments run side by side (up to the rounding of batched matrix products).
-    `options`: one mapping per episode for the environment's reset. `max_steps` cuts episodes of environments without a
-    time limit. A policy with `plan` receives its `noise` there, at the first step and at every `plan_every`-th one
-    after it (0: only at the first), for the rows that are due; its `act` then receives the noise of `act_noise`, or
-    none if it has no such field.
+    `env`: an id, a function that makes one environment, or a `Vector` (used as it is and left open). Episode e is reset
+    with a seed made of (`seed`, e) and draws its noise from its own CPU generator, so its result does not depend on how
+    many environments run side by side (up to the rounding of batched matrix products). `options`: one mapping per
+    episode for the environment's reset. `max_steps` cuts episodes of environments without a time limit.
+    A policy with `plan` receives its `noise` there, at the first step and at every `plan_every`-th one after it (0: only
+    at the first), for the rows that are due; its `act` then receives the noise of `act_noise`, or none if it has none.
     """
     if episodes < 1:
         raise ValueError(f"episodes = {episodes}: give at least 1")
     if options is not None and len(options) != episodes:
         raise ValueError(f"{len(options)} reset options for {episodes} episodes: give one mapping per episode")
-    vector = Vector(env, min(episodes, n_envs or 10))
+    vector = env if isinstance(env, Vector) else Vector(env, min(episodes, n_envs or 10))
     try:
         _check_sizes(policy, vector)
         rollout = _Rollout(policy, vector, seed, torch.device(device), options, max_steps, keep_paths, on_plan)
@@ -108,7 +108,8 @@ def evaluate(
             policy.train(training)
         return result
     finally:
-        vector.close()
+        if vector is not env:
+            vector.close()
 
 
 def draw_rows(spec: NoiseSpec, generators: Sequence[torch.Generator]) -> Noise:
@@ -170,7 +171,7 @@ class _Rollout:
     def run(self, episodes: int) -> Evaluation:
         """All episodes: rows take the next number when theirs ends, and leave the batch when none is left."""
         began = time.perf_counter()
-        n = len(self.vector)
+        n = min(episodes, len(self.vector))
         waiting = iter(range(n, episodes))
         self.record = [_Record() for _ in range(episodes)]
         self.rows = list(range(n))

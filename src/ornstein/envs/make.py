@@ -5,7 +5,7 @@ import difflib
 import io
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -19,19 +19,22 @@ Options = Mapping[str, Any]
 INSTALL = "pip install 'ornstein[envs]'"
 
 
-def make(env_id: str, *, options: Options | None = None, max_episode_steps: int | None = None) -> Any:
+def make(
+    env_id: str, *, options: Options | None = None, max_episode_steps: int | None = None, flatten: bool = True
+) -> Any:
     """A Gymnasium environment whose observation is one flat vector.
 
     `env_id`: a Gymnasium id (those of gymnasium-robotics are registered when needed), or `package.module:EnvId-v0`,
     which imports the module first. Constructor options may follow a question mark, so that a file or a command line can
     name them: `PointMaze_UMaze-v3?continuing_task=false`; the values are JSON, other text is a string. `options` win
     over these. Goal environments give [observation, desired_goal]; `spaces` tells the sizes. `max_episode_steps`
-    replaces the time limit.
+    replaces the time limit. Without `flatten` goal environments keep their dictionaries, as `collect` wants them.
     """
     name, written = parse(env_id)
     if name in OWN:
         limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-        return _own(name, {**written, **(options or {}), **limit})
+        own = _own(name, {**written, **(options or {}), **limit})
+        return flat(own) if flatten else own
     gymnasium = _gymnasium()
     if ":" not in name and name not in gymnasium.registry:
         _register_robotics(name)
@@ -57,7 +60,7 @@ def make(env_id: str, *, options: Options | None = None, max_episode_steps: int 
         raise ValueError(f"environment {name!r} does not take these options: {error}") from error
     except Exception as error:
         raise ValueError(f"environment {name!r} cannot be built here ({_versions()}): {error!r}") from error
-    return flat(env)
+    return flat(env) if flatten else env
 
 
 OWN: dict[str, str] = {
@@ -100,6 +103,7 @@ def parse(env_id: str) -> tuple[str, dict[str, Any]]:
 
 def flat(env: Any) -> Any:
     """The environment with vector observations: unchanged if they are, else [observation, desired_goal]."""
+    import gymnasium
     from gymnasium import spaces as kinds
     from gymnasium.wrappers import TransformObservation
 
@@ -107,19 +111,39 @@ def flat(env: Any) -> Any:
     if not isinstance(space, kinds.Dict):
         return env
     if "observation" not in space.spaces:
-        raise ValueError(
-            f"observation has the entries {sorted(space.spaces)}: expected 'observation' and 'desired_goal'"
-        )
-    parts = [space["observation"]] + ([space["desired_goal"]] if "desired_goal" in space.spaces else [])
-    names = ("observation", "desired_goal")[: len(parts)]
+        raise ValueError(f"observation entries {sorted(space.spaces)}: expected 'observation' and 'desired_goal'")
+    names = [name for name in ("observation", "desired_goal") if name in space.spaces]
+    vectors = all(isinstance(space[name], kinds.Box) and len(space[name].shape or ()) == 1 for name in names)
 
     def join(obs: Mapping[str, Any]) -> Any:
-        return np.concatenate(
-            [np.asarray(kinds.flatten(part, obs[name])) for part, name in zip(parts, names, strict=True)]
-        )
+        parts = [obs[name] if vectors else kinds.flatten(space[name], obs[name]) for name in names]
+        return np.concatenate([np.asarray(part) for part in parts])
 
-    size = sum(kinds.flatdim(part) for part in parts)
-    return TransformObservation(env, join, kinds.Box(-float("inf"), float("inf"), (size,), np.float64))
+    size = sum(kinds.flatdim(space[name]) for name in names)
+    joined = kinds.Box(-float("inf"), float("inf"), (size,), np.float64)
+    return TransformObservation(env, join, joined) if isinstance(env, gymnasium.Env) else _Flat(env, join, joined)
+
+
+class _Flat:
+    """An environment of this package with its observations joined."""
+
+    def __init__(self, env: Any, join: Callable[[Mapping[str, Any]], Any], space: Any) -> None:
+        self.env, self.join, self.observation_space, self.action_space = env, join, space, env.action_space
+        self.unwrapped, self.spec = env.unwrapped, env.spec
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment's own."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self.join(obs), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As the environment's own."""
+        obs, *rest = self.env.step(action)
+        return self.join(obs), *rest
+
+    def close(self) -> None:
+        """As the environment's own."""
+        self.env.close()
 
 
 def spaces(env: Any) -> Spaces:
@@ -135,7 +159,7 @@ def spaces(env: Any) -> Spaces:
         )
     inner = env.unwrapped.observation_space
     aimed = isinstance(inner, kinds.Dict) and "desired_goal" in inner.spaces
-    goal = kinds.flatdim(inner["desired_goal"]) if aimed else getattr(env.unwrapped, "goal_size", 0)
+    goal = kinds.flatdim(inner["desired_goal"]) if aimed else 0
     return Spaces(
         obs=observation.shape[0] - goal,
         act=action.shape[0],

@@ -33,14 +33,14 @@ class PointMass:
     """
 
     spec = None
-    goal_size = 2
 
     def __init__(self, name: str = "umaze", *, max_episode_steps: int = 300) -> None:
-        from gymnasium.spaces import Box
+        from gymnasium.spaces import Box, Dict
 
         self.maze: Maze = maze(name)
         self.limit = max_episode_steps
-        self.observation_space = Box(-np.inf, np.inf, (6,), np.float64)
+        point, state = Box(-np.inf, np.inf, (2,), np.float64), Box(-np.inf, np.inf, (4,), np.float64)
+        self.observation_space = Dict({"observation": state, "achieved_goal": point, "desired_goal": point})
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self._generator = torch.Generator()
 
@@ -82,8 +82,9 @@ class PointMass:
     def _near(self) -> bool:
         return bool(np.linalg.norm(self.xy - self.goal) <= GOAL_RADIUS)
 
-    def _observe(self) -> Float[np.ndarray, " obs"]:
-        return np.concatenate([self.xy, self.velocity, self.goal])
+    def _observe(self) -> dict[str, Float[np.ndarray, " size"]]:
+        state = np.concatenate([self.xy, self.velocity])
+        return {"observation": state, "achieved_goal": self.xy.copy(), "desired_goal": self.goal.copy()}
 
 
 class Recordings(NamedTuple):

@@ -8,42 +8,46 @@ import torch
 from jaxtyping import Float
 
 from ornstein.envs.make import make
-from ornstein.envs.maze import LAYOUTS, Maze, maze
+from ornstein.envs.maze import Maze, maze
 from ornstein.noise import generator as named_generator
 
 IDS = {"umaze": "PointMaze_UMaze-v3", "medium": "PointMaze_Medium-v3", "large": "PointMaze_Large-v3"}
 
+GoalObs = dict[str, Float[np.ndarray, " size"]]
+"""Gymnasium's goal dictionary: observation (x, y, vx, vy), achieved_goal (x, y), desired_goal (x, y)."""
+
 
 class PointMaze:
-    """PointMaze (MuJoCo) with flat observations (x, y, vx, vy, goal x, goal y), ending with success at the goal.
+    """PointMaze (MuJoCo) that ends with success at the goal and places ball and goal exactly.
 
-    `reset(options={"start": (x, y), "goal": (x, y)})` places ball and goal exactly; gymnasium-robotics takes cells and
-    adds noise of +-0.25 to both. Reward is 1 in the goal disc (radius 0.45) and 0 elsewhere. `continuing`: the task
-    goes on in the goal disc, as in D4RL, until the time limit (`max_episode_steps`; by default 300, 600, 800).
+    `reset(options={"start": (x, y), "goal": (x, y)})` places both; gymnasium-robotics takes cells and adds noise.
+    Reward is 1 in the goal disc (radius 0.45) and 0 elsewhere. `continuing`: the task goes on in the goal disc, as in
+    D4RL, until the time limit (`max_episode_steps`; by default 300, 600, 800).
     """
 
     def __init__(self, name: str = "umaze", *, continuing: bool = False, max_episode_steps: int | None = None) -> None:
-        if name not in LAYOUTS:
-            raise ValueError(f"unknown maze {name!r}: choose one of {', '.join(LAYOUTS)}")
         self.maze: Maze = maze(name)
-        self.env = make(IDS[name], options={"continuing_task": continuing}, max_episode_steps=max_episode_steps)
+        options = {"continuing_task": continuing}
+        self.env = make(IDS[name], options=options, max_episode_steps=max_episode_steps, flatten=False)
         self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
         self.spec, self.unwrapped = self.env.spec, self.env.unwrapped
 
-    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[GoalObs, dict[str, Any]]:
         """A new episode: random cells by the seed, then ball (at rest) and goal moved to where `options` want them."""
         placed = dict(options or {})
         start, goal = placed.pop("start", None), placed.pop("goal", None)
         obs, info = self.env.reset(seed=seed, options=placed or None)
-        if start is None and goal is None:
-            return obs, info
         if goal is not None:
             self.aim(goal)
-        inner = self.unwrapped
         if start is not None:
             self._check("start", start)
-            inner.point_env.set_state(np.asarray(start, np.float64), np.zeros(2))
-        return self.observe(), info | {"success": bool(np.linalg.norm(inner.data.qpos - inner.goal) <= 0.45)}
+            self.unwrapped.point_env.set_state(np.asarray(start, np.float64), np.zeros(2))
+        if start is None and goal is None:
+            return obs, info
+        obs = self.observe()
+        return obs, info | {"success": bool(np.linalg.norm(obs["achieved_goal"] - obs["desired_goal"]) <= 0.45)}
 
     def aim(self, goal: Any) -> None:
         """Move the goal, at any time."""
@@ -51,12 +55,17 @@ class PointMaze:
         self.unwrapped.goal = np.asarray(goal, np.float64).copy()
         self.unwrapped.update_target_site_pos()
 
-    def observe(self) -> Float[np.ndarray, " obs"]:
+    def observe(self) -> GoalObs:
         """The present observation."""
         inner = self.unwrapped
-        return np.concatenate([inner.data.qpos, inner.data.qvel, inner.goal])
+        xy = inner.data.qpos.copy()
+        return {
+            "observation": np.concatenate([xy, inner.data.qvel]),
+            "achieved_goal": xy,
+            "desired_goal": inner.goal.copy(),
+        }
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[GoalObs, float, bool, bool, dict[str, Any]]:
         """One step of 0.01 s."""
         obs, reward, terminal, truncated, info = self.env.step(action)
         return obs, float(reward), terminal, truncated, info
@@ -71,23 +80,31 @@ class PointMaze:
 
 
 class Errands:
-    """PointMaze for collecting data: from a random start at rest to `goals` random goals in turn.
+    """PointMaze for collecting data: from a random start at rest to `goals` random goals in turn (None: without end).
 
     A goal counts as reached within `radius` of it, which is closer than the task asks, so that the data cover dead ends
-    and corners. The next one follows after a stay of `stay` steps. The episode is truncated after `steps` steps, or
-    after the last goal's stay. Reward and success are the task's own for the goal of the moment.
+    and corners; the next one follows after a stay of `stay` steps. The episode is truncated after the last goal's stay,
+    or after `max_episode_steps`. Reward and success are the task's own for the goal of the moment.
     """
 
     def __init__(
-        self, name: str = "umaze", *, goals: int | None = None, stay: int = 0, steps: int = 1000, radius: float = 0.1
+        self,
+        name: str = "umaze",
+        *,
+        goals: int | None = None,
+        stay: int = 0,
+        radius: float = 0.1,
+        max_episode_steps: int = 1000,
     ) -> None:
-        self.env = PointMaze(name, continuing=True, max_episode_steps=steps)
+        self.env = PointMaze(name, continuing=True, max_episode_steps=max_episode_steps)
         self.maze, self.goals, self.stay, self.radius = self.env.maze, goals, stay, radius
         self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
         self.spec, self.unwrapped = self.env.spec, self.env.unwrapped
         self._generator = torch.Generator()
 
-    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[GoalObs, dict[str, Any]]:
         """A random start and the first goal; `seed` None goes on with the present stream."""
         if seed is not None:
             self._generator = named_generator("errands", seed)
@@ -95,11 +112,11 @@ class Errands:
         self._done, self._waited = 0, 0
         return self.env.reset(seed=seed, options=chosen | dict(options or {}))
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[GoalObs, float, bool, bool, dict[str, Any]]:
         """One step of 0.01 s; the observation shows the next goal as soon as the stay at the last one is over."""
         obs, reward, terminal, truncated, info = self.env.step(action)
-        reached = self._waited > 0 or float(np.hypot(*(obs[:2] - obs[4:6]))) < self.radius
-        if reached:
+        x, y = obs["achieved_goal"] - obs["desired_goal"]
+        if self._waited > 0 or x * x + y * y < self.radius**2:
             self._waited += 1
         if self._waited > self.stay:
             self._done, self._waited = self._done + 1, 0

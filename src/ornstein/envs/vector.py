@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ornstein.envs.make import make, spaces
+from ornstein.envs.make import flat, make, spaces
 from ornstein.types import Spaces
 
 Factory = Callable[[], Any]
-"""Makes one Gymnasium environment with flat observations."""
+"""Makes one Gymnasium environment; the observations of a goal environment are joined to [observation, goal]."""
 
 
 class Outcome(NamedTuple):
@@ -35,7 +35,7 @@ class Vector:
         if n < 1:
             raise ValueError(f"n = {n} environments: give at least 1")
         factory = (lambda: make(env)) if isinstance(env, str) else env
-        self.envs = [factory() for _ in range(n)]
+        self.envs = [flat(factory()) for _ in range(n)]
         self.name = env if isinstance(env, str) else name_of(self.envs[0])
         self.spaces: Spaces = spaces(self.envs[0])
         self._open = [False] * n
