@@ -4,10 +4,10 @@
     python scripts/mutate.py --sample 100 --jobs 2    a hundred of them, drawn from --seed
     python scripts/mutate.py src/ornstein/rl/critic.py --tests tests/rl
 
-The work happens in a temporary copy of the tree. One process imports torch and pytest once and forks; each child imports
+The work happens in a temporary copy of the tree. One process imports torch and pytest once and forks; a child imports
 the changed package afresh and runs only the tests that reach the changed line, quickest first, until one fails. Results
-are kept in results/mutation.json: what was caught stays so in the next run, survivors are tried again. A survivor's field
-`why`, written into that file by hand, is kept.
+stay in results/mutation.json: what was caught is not run again, survivors are. The field `why` of a survivor, written
+into that file by hand, is kept.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         outcome = Outcome({"error": "interrupted"}, "", 130)
     except Exception as error:
-        if loud or not _is_users(error):
+        if loud or not (_is_users(error) or type(error).__name__ == "Diverged"):
             traceback.print_exc()
         outcome = Outcome({"error": _one_line(error)}, "", 2 if _is_users(error) else 1)
     return _emit(outcome, as_json)
@@ -94,17 +94,21 @@ def help_text() -> str:
 
 
 def _is_users(error: Exception) -> bool:
-    """Whether the user can mend it: bad values, files, permissions, a full disk. Anything else is a failure of ours."""
+    """Whether the user can mend it: bad values, files, permissions, a full disk, a package that is not installed."""
+    if isinstance(error, ModuleNotFoundError):
+        return not (error.name or "").startswith("ornstein")
     return isinstance(error, ValueError | OSError) or type(error).__name__ == "SafetensorError"
 
 
 def _one_line(error: Exception) -> str:
     """The message of an error on one line, with the file in front where the system names it apart."""
-    if isinstance(error, OSError) and error.strerror:
-        file = f"{error.filename}: " if error.filename else ""
-        mend = "; free some space and start again with --resume" if error.errno in _FULL else ""
-        return f"{file}{error.strerror}{mend}"
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and _is_users(error):
+        return text if "pip install" in text else f"{text}; `ornstein doctor` tells how to install it"
+    if getattr(error, "errno", None) in _FULL or "os error 28" in text or "os error 27" in text:
+        return f"{text}; free some space, or choose another place, and start again"
     return text if _is_users(error) or type(error).__name__ == "Diverged" else f"{type(error).__name__}: {text}"
 
 

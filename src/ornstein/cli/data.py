@@ -1,0 +1,205 @@
+"""`ornstein data info | convert | collect`: look at, convert and record data sets."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ornstein.catalogue import near
+from ornstein.cli import Helped, Outcome
+from ornstein.cli.options import Positional, parse
+
+HELP = """usage: ornstein data info SOURCE | convert SOURCE OUT | collect --env ID --out FILE
+
+  info      counts, sizes, returns, ranges and content hash of a data set
+  convert   write a data set in another format: D4RL HDF5, NPZ, Minari
+  collect   record episodes from an environment with a policy
+
+`ornstein data COMMAND --help` shows the options."""
+
+
+def data(words: list[str]) -> Outcome:
+    """Run one of the data commands."""
+    if not words:
+        raise ValueError("name what to do: ornstein data info | convert | collect")
+    if words[0] in ("-h", "--help"):
+        raise Helped(HELP)
+    commands = {"info": info, "convert": convert, "collect": collect}
+    if words[0] not in commands:
+        raise ValueError(
+            f"unknown command 'data {words[0]}'{near(words[0], commands)}; there are {', '.join(commands)}"
+        )
+    return commands[words[0]](words[1:])
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what a data set holds."""
+
+    source: Positional[str]
+    """a D4RL HDF5 or NPZ file, a Minari folder, or the id of a Minari set"""
+    max_episode_steps: int | None = None
+    """time limit, for old D4RL files without timeouts"""
+
+
+def info(words: list[str]) -> Outcome:
+    """The description of a data set."""
+    from ornstein.data import formats
+
+    options = parse(Info, words, command="data info")
+    values = {"source": options.source} | formats.read(
+        options.source, max_episode_steps=options.max_episode_steps
+    ).describe()
+    return Outcome(values, "\n".join(f"{name:18} {_short(value)}" for name, value in values.items()))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a data set in another format."""
+
+    source: Positional[str]
+    """a D4RL HDF5 or NPZ file, a Minari folder, or the id of a Minari set"""
+    out: Positional[Path]
+    """file to write: .h5 or .hdf5 (D4RL), .npz, or a folder without suffix (Minari)"""
+    max_episode_steps: int | None = None
+    """time limit, for old D4RL files without timeouts"""
+
+
+def convert(words: list[str]) -> Outcome:
+    """What was written where."""
+    from ornstein.data import formats
+
+    options = parse(Convert, words, command="data convert")
+    check_target(options.out)
+    episodes = formats.read(options.source, max_episode_steps=options.max_episode_steps)
+    formats.write(episodes, options.out)
+    values = {"source": options.source, "out": str(options.out), "data": episodes.describe()}
+    return Outcome(values, f"wrote {episodes.n_episodes} episodes, {episodes.n_steps} steps to {options.out}")
+
+
+def check_target(out: Path) -> None:
+    """Refuse a file that could not be written, or that would replace another, before anything is computed."""
+    if out.suffix.lower() not in (".h5", ".hdf5", ".npz", ""):
+        raise ValueError(f"{out}: suffix {out.suffix!r} is no known format; use .h5, .hdf5, .npz, or none for Minari")
+    if out.exists():
+        raise ValueError(f"{out}: exists already; remove it or choose another name")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"{out}: the directory {out.parent} does not exist; make it first")
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Record episodes from an environment with a policy."""
+
+    env: str
+    """Gymnasium id, package.module:EnvId-v0, with options as Id?name=value"""
+    out: Path
+    """file to write: .h5 or .hdf5 (D4RL), .npz, or a folder without suffix (Minari)"""
+    policy: str = "random"
+    """random; waypoint (the controller of PointMaze, from goal to goal); or the directory of a trained run"""
+    episodes: int | None = None
+    """number of episodes, or"""
+    steps: int | None = None
+    """number of steps"""
+    seed: int = 0
+    """seed of the episodes and of the policy's noise"""
+    jitter: float = 0.0
+    """standard deviation of noise on the waypoint controller's forces"""
+    max_steps: int | None = None
+    """cut episodes after so many steps"""
+
+
+def collect(words: list[str]) -> Outcome:
+    """What was recorded and where it is."""
+    options = parse(Collect, words, command="data collect")
+    if (options.episodes is None) == (options.steps is None) or (options.episodes or options.steps or 0) < 1:
+        raise ValueError("give either --episodes N or --steps N, at least 1")
+    check_target(options.out)
+    from ornstein.data import formats
+    from ornstein.data.collect import collect as record
+
+    env, policy = _scene(options)
+    began = time.perf_counter()
+    try:
+        recorded = record(
+            env,
+            policy,
+            episodes=options.episodes,
+            steps=options.steps,
+            seed=options.seed,
+            max_episode_steps=options.max_steps,
+            progress=_progress(options.episodes, options.steps),
+        )
+    finally:
+        env.close()
+    formats.write(recorded, options.out)
+    told = {"env": options.env, "policy": options.policy, "seed": options.seed, "out": str(options.out)}
+    values = told | {"seconds": round(time.perf_counter() - began, 3), "data": recorded.describe()}
+    return Outcome(values, f"recorded {recorded.n_episodes} episodes, {recorded.n_steps} steps in {options.out}")
+
+
+def _scene(options: Collect) -> tuple[Any, Any]:
+    """The environment to record in and the policy to record."""
+    from ornstein.envs.make import make, spaces
+
+    if options.policy == "waypoint":
+        from ornstein.envs.maze import LAYOUTS
+        from ornstein.envs.point import Errands
+        from ornstein.envs.tracker import Controller
+
+        names = [name for name in LAYOUTS if options.env.lower().startswith(f"pointmaze_{name}")]
+        if not names:
+            raise ValueError(f"--policy waypoint drives PointMaze only, not {options.env!r}; use random or a run")
+        env = Errands(names[0], max_episode_steps=options.max_steps or 1000)
+        return env, Controller(env.maze, jitter=options.jitter)
+    if options.policy == "random":
+        env = make(options.env)
+        return env, _random(spaces(env), options.seed)
+    if not Path(options.policy).is_dir():
+        raise ValueError(f"--policy {options.policy!r}: neither random, nor waypoint, nor the directory of a run")
+    from ornstein.cli.use import opened
+
+    _, learner = opened(Path(options.policy), "last", "cpu", None)
+    env = make(options.env)
+    here, there = spaces(env), learner.spaces
+    if (here.obs + here.goal, here.act) != (there.obs + there.goal, there.act):
+        sizes = f"{here.obs + here.goal} and {here.act}, the policy's are {there.obs + there.goal} and {there.act}"
+        raise ValueError(
+            f"{options.env} has observations and actions of size {sizes}: choose the environment of its data"
+        )
+    return env, learner
+
+
+def _random(spaces: Any, seed: int) -> Callable[[Any], Any]:
+    """A policy of uniformly drawn actions."""
+    import torch
+
+    from ornstein.noise import generator
+
+    low, high = torch.tensor(spaces.action_low), torch.tensor(spaces.action_high)
+    if not bool(torch.isfinite(high - low).all()):
+        raise ValueError("--policy random needs bounded actions; this environment's are unbounded")
+    source = generator("random policy", seed)
+    return lambda obs: (low + (high - low) * torch.rand(low.shape, generator=source)).numpy()
+
+
+def _progress(episodes: int | None, steps: int | None) -> Callable[[int, int], None]:
+    """A line on a terminal every fifth of a second."""
+    shown, live = [0.0], sys.stderr.isatty()
+
+    def show(done: int, recorded: int) -> None:
+        now = time.monotonic()
+        if live and now - shown[0] > 0.2:
+            shown[0] = now
+            text = f"{done}/{episodes} episodes" if episodes else f"{recorded}/{steps} steps"
+            print(f"\r\x1b[2Krecording: {text}", end="", file=sys.stderr, flush=True)
+
+    return show
