@@ -88,8 +88,8 @@ def evaluate(
     with a seed made of (`seed`, e) and draws its noise from its own CPU generator, so its result does not depend on how
     many environments run side by side (up to the rounding of batched matrix products). `options`: one mapping per
     episode for the environment's reset. `max_steps` cuts episodes of environments without a time limit.
-    A policy with `plan` receives its `noise` there, at the first step and at every `plan_every`-th one after it (0: only
-    at the first), for the rows that are due; its `act` then receives the noise of `act_noise`, or none if it has none.
+    A policy with `plan` receives its `noise` there, at the first step and at every `plan_every`-th one after it (0:
+    only at the first), for the rows that are due; its `act` then receives the noise of `act_noise`, if it has that.
     """
     if episodes < 1:
         raise ValueError(f"episodes = {episodes}: give at least 1")

@@ -63,7 +63,7 @@ def draw_walls(axes: Any, boxes: Boxes) -> None:
     from matplotlib.patches import Rectangle
 
     cells = [Rectangle((x0, y0), x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
-    axes.add_collection(PatchCollection(cells, facecolor=WALL, edgecolor=WALL, linewidth=0.4, zorder=1))
+    axes.add_collection(PatchCollection(cells, facecolor=WALL, edgecolor="none", antialiased=False, zorder=1))
     rim = 0.72  # show a strip of the outer wall, not all of it
     axes.set_xlim(boxes[:, 0].min() + rim, boxes[:, 2].max() - rim)
     axes.set_ylim(boxes[:, 1].min() + rim, boxes[:, 3].max() - rim)
@@ -74,12 +74,12 @@ def draw_walls(axes: Any, boxes: Boxes) -> None:
         side.set_visible(False)
 
 
-def draw_ends(axes: Any, start: Sequence[float], goal: Sequence[float]) -> None:
+def draw_ends(axes: Any, start: tuple[float, float], goal: tuple[float, float]) -> None:
     """The start as a ring and the goal as its disc."""
     from matplotlib.patches import Circle
 
-    axes.add_patch(Circle(tuple(goal), GOAL_RADIUS, facecolor=GOAL, alpha=0.22, edgecolor="none", zorder=0.5))
-    axes.add_patch(Circle(tuple(goal), GOAL_RADIUS, facecolor="none", edgecolor=GOAL, linewidth=1.0, zorder=0.6))
+    axes.add_patch(Circle(goal, GOAL_RADIUS, facecolor=GOAL, alpha=0.22, edgecolor="none", zorder=0.5))
+    axes.add_patch(Circle(goal, GOAL_RADIUS, facecolor="none", edgecolor=GOAL, linewidth=1.0, zorder=0.6))
     axes.plot(*goal, marker="*", markersize=11, color=GOAL, markeredgecolor="white", markeredgewidth=0.7, zorder=7)
     axes.plot(*start, marker="o", markersize=8, color=START, markeredgecolor="white", markeredgewidth=1.2, zorder=7)
 

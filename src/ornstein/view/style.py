@@ -11,7 +11,7 @@ SERIES = (PLAN, RIDE, START, GOAL, "#8c5aa6", "#5c6470")
 PLAN_RAMP = ("#b9d3ee", "#2f6fb3", "#123a66")
 """Along a plan, from its first row to its last."""
 
-_RULES: dict[str, Any] = {
+_RULES: Any = {
     "figure.facecolor": PAPER,
     "savefig.facecolor": PAPER,
     "axes.facecolor": PAPER,
