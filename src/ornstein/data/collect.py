@@ -1,13 +1,14 @@
 """Recording episodes: any Gymnasium environment, single or vectorised, under any policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ornstein.data.check import DataError
@@ -34,8 +35,8 @@ def collect(
     """Episodes recorded under a policy: the given number of them, or as many as fill the given number of steps.
 
     `env`: a Gymnasium environment or vector environment. `policy`: a function of its observation, or an Ornstein policy
-    (one with `start` and `act`), which sees flat observations, the goal last. Of a goal task, `observation` is stored as
-    obs and `desired_goal` as the extra `goal`. The observation after the last step is stored too.
+    (one with `start` and `act`), which sees flat observations, the goal last. Of a goal task, `observation` is stored
+    as obs and `desired_goal` as the extra `goal`. The observation after the last step is stored too.
     `clip`: actions are clipped to the bounds before they are executed; the executed ones are stored.
     With `steps`, the last episodes are cut, and marked as truncated. With `episodes`, those that began first are kept,
     so that short ones are not preferred. `max_episode_steps` truncates environments without a time limit.
@@ -49,7 +50,7 @@ def collect(
     lanes, (low, high) = lanes_of(env, seed), bounds_of(env)
     act = _Policy(policy, lanes.n, seed) if hasattr(policy, "start") and hasattr(policy, "act") else None
     log = _Log(lanes.n, episodes, steps, max_episode_steps)
-    with torch.no_grad():
+    with torch.no_grad(), _evaluating(policy):
         while not log.full():
             lanes.renew(log.take_cut())
             log.begin(lanes)
@@ -71,6 +72,19 @@ def _action(given: Any, n: int, size: int) -> Float[np.ndarray, " n act"]:
     if not np.isfinite(action).all():
         raise DataError("the policy gave an action that is not finite, but numbers are expected: check it")
     return action.reshape(n, size)
+
+
+@contextmanager
+def _evaluating(policy: Any) -> Iterator[None]:
+    """A policy that is a module acts without dropout; afterwards it is as it was."""
+    training = isinstance(policy, nn.Module) and policy.training
+    if training:
+        policy.eval()
+    try:
+        yield
+    finally:
+        if training:
+            policy.train()
 
 
 class _Policy:

@@ -28,3 +28,8 @@ def append_goal(episodes: Episodes) -> Episodes:
     row = {"episode": episode, "step": step, "row": torch.arange(len(episode))}[kind]  # the final row keeps its step's
     extras = {name: values for name, values in episodes.extras.items() if name != "goal"}
     return replace(episodes, obs=torch.cat([episodes.obs, goal[row].to(episodes.obs.dtype)], 1), extras=extras)
+
+
+def joined(episodes: Episodes) -> Episodes:
+    """The episodes as a policy sees them: with the goal at the end of each observation, where there is a goal."""
+    return append_goal(episodes) if "goal" in episodes.extras else episodes

@@ -60,7 +60,7 @@ class Single:
         if self.ended or cut:
             seed = generator("reset", self.seed, self.begun).initial_seed() % 2**31
             self.raw, _ = self.env.reset(seed=seed)
-            self.seeds, self.begun, self.ended = [seed], self.begun + 1, False
+            self.seeds[0], self.begun, self.ended = seed, self.begun + 1, False
             self.now, self.fresh = self._parts(), np.ones(1, bool)
 
     def step(self, action: Float[np.ndarray, " n act"]) -> Step:

@@ -4,7 +4,7 @@ Each acts on the last axis. A dimension whose spread is no more than the roundin
 max(1, |centre|)) is centred but not stretched, so that 1.5 +- 1e-8 becomes 0 +- 1e-8 and not +- 1.
 """
 
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +22,7 @@ Kind = Literal["gaussian", "min_max", "quantile", "identity"]
 class Normalizer(Protocol):
     """An invertible map of the last axis; `fit` takes its statistics from data and returns the module itself."""
 
-    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> Self: ...
+    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> "Normalizer": ...
 
     def __call__(self, x: Float[Tensor, " *b d"]) -> Float[Tensor, " *b d"]: ...
 
@@ -36,7 +36,7 @@ class Identity(nn.Module):
         super().__init__()
         self.size = size
 
-    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> Self:
+    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> "Identity":
         """The module itself; there is nothing to learn."""
         _check(data, self.size, skip)
         return self
@@ -61,7 +61,7 @@ class Gaussian(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
 
-    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> Self:
+    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> "Gaussian":
         """The module itself with the mean and spread of the data; dimensions in `skip` stay as they are."""
         skip = _check(data, len(self.mean), skip)
         std, mean = torch.std_mean(data.double(), dim=0, correction=0)
@@ -89,7 +89,7 @@ class MinMax(nn.Module):
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
 
-    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> Self:
+    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> "MinMax":
         """The module itself with the range of the data; dimensions in `skip` stay as they are."""
         skip = _check(data, len(self.centre), skip)
         low, high = data.amin(0).double(), data.amax(0).double()
@@ -127,7 +127,7 @@ class Quantile(nn.Module):
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("straight", torch.zeros(size, dtype=torch.bool))  # skipped or constant: y = x - centre
 
-    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> Self:
+    def fit(self, data: Float[Tensor, " rows d"], *, skip: Bool[Tensor, " d"] | None = None) -> "Quantile":
         """The module itself with the quantiles of the data; dimensions in `skip` stay as they are."""
         size, knots = self.quantiles.shape
         skip = _check(data, size, skip)

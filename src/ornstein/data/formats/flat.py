@@ -9,8 +9,8 @@ An episode ends where `terminals | timeouts` is true.
     episodes/final_observations (E, obs), episodes/final_known (E,), and anything else with one row per episode
 
 Extras per step stand under `infos`, those per episode under `episodes`, and those per observation under `infos` with
-the last of each episode as `episodes/final_<name>`. The attributes `action_low`, `action_high`, `env_id` and `extras` hold
-the bounds, the environment, and the names of extras under `infos`; all are optional.
+the last of each episode as `episodes/final_<name>`. The attributes `action_low`, `action_high`, `env_id` and `extras`
+hold the bounds, the environment, and the names of extras under `infos`; all are optional.
 Source: Fu et al. 2020 (2004.07219).
 """
 
