@@ -22,7 +22,7 @@ class TransitionData:
     usable: Int[Tensor, " episodes"]  # usable steps up to and including each episode
     dropped: Int[Tensor, " episodes"]  # unusable steps of all earlier episodes
     ends: Int[Tensor, " episodes"]  # the step after the last one that an n-step sum of the episode may reach
-    discounts: Float[Tensor, " n+1"]  # 1, gamma, ..., gamma^n
+    discounts: Float[Tensor, " powers"]  # 1, gamma, ..., gamma^n
 
     def __len__(self) -> int:
         return int(self.usable[-1])

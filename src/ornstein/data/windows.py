@@ -28,7 +28,7 @@ class WindowData:
     shift: Int[Tensor, " episodes"]  # from a window's index to its first step
     ends: Int[Tensor, " episodes"]  # the step after the last one of each episode
     milestones: Float[Tensor, " blocks"]  # return-to-go of steps 0, BLOCK, 2 BLOCK, ...
-    factors: Float[Tensor, " block"]  # 1, gamma, ..., gamma^BLOCK
+    factors: Float[Tensor, " powers"]  # 1, gamma, ..., gamma^BLOCK
     ahead: Int[Tensor, " horizon"]  # 0, stride, ..., (horizon - 1) stride
     penalty: Float[Tensor, ""]
 
