@@ -1,4 +1,4 @@
-"""A published system as a value: its source, configuration, presets, the paper's numbers, and how it is built and trained."""
+"""A published system as a value: source, configuration, presets, the paper's numbers, how it is built and trained."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -51,7 +51,10 @@ class System(Generic[C]):
         return self.presets[task]
 
     def run(self, config: C, episodes: Any, run: Run) -> list[nn.Module]:
-        """Train on `episodes` (an `Episodes`) into the run's directory; every checkpoint says which system, data and sizes it is of."""
+        """Train on `episodes` (an `Episodes`) into the run's directories, one learner per seed.
+
+        Every checkpoint says which system, configuration, data and sizes it is of; a run with others is not resumed.
+        """
         meta = dict(run.meta) | {
             "system": self.module,
             "config": checkpoint.encode(config),
@@ -66,20 +69,34 @@ class System(Generic[C]):
 def load(directory: str | Path, *, step: int | str = "last", system: System | None = None) -> tuple[System, Any]:
     """The system of a run directory and its trained learner, in evaluation mode.
 
-    `step`: a checkpoint's step, "last" or "best". `system`: needed for a system defined outside of the package, because a
-    checkpoint never makes a file be executed. Damaged, foreign and newer checkpoints raise ValueErrors that name the file.
+    `step`: a checkpoint's step, "last" or "best". `system`: needed for a system defined outside of the package, because
+    a checkpoint never makes a file be executed. Damaged, foreign and newer checkpoints raise ValueErrors that name the
+    file.
     """
     saved = checkpoint.read(Path(directory), step)
-    named = saved.config["system"]
-    if system is None:
-        if not named.startswith("ornstein.systems."):
-            raise ValueError(
-                f"{saved.path}: trained by the system {named!r} from outside of the package; pass its SYSTEM value or file"
-            )
-        system = import_module(named).SYSTEM
-    if system.name != named.rpartition(".")[2]:
-        raise ValueError(f"{saved.path}: trained by {named!r}, not by {system.name!r}")
-    config = checkpoint.decode(saved.config["config"], system.config)
-    learner = system.build(config, checkpoint.decode(saved.config["spaces"], Spaces))
+    file = saved.path / "config.json"
+    system = _named(saved.config.get("system"), system, file)
+    try:
+        config = checkpoint.decode(saved.config.get("config"), system.config)
+        spaces = checkpoint.decode(saved.config.get("spaces"), Spaces)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error}; it was not written by this version of {system.name}") from error
+    learner = system.build(config, spaces)
     checkpoint.restore(learner, saved.weights, saved.path / "weights.safetensors")
     return system, learner.eval()
+
+
+def _named(name: Any, given: System | None, file: Path) -> System:
+    """The system that a checkpoint names: the one given, if it is that, or else one of the package."""
+    if not isinstance(name, str):
+        raise ValueError(f"{file}: names no system; it is not a checkpoint of a system's run")
+    if given is not None:
+        if given.name != name.rpartition(".")[2]:
+            raise ValueError(f"{file}: trained by {name!r}, not by {given.name!r}; pass the system that trained it")
+        return given
+    if not name.startswith("ornstein.systems."):
+        raise ValueError(f"{file}: trained by {name!r} from outside of the package; pass its SYSTEM value or file")
+    try:
+        return import_module(name).SYSTEM
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{file}: trained by {name!r}, which this version of ornstein does not have") from error

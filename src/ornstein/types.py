@@ -1,6 +1,7 @@
 """The values that flow between the rooms: array aliases, points of a noise path, batches, and the protocols.
 
-Axis names used everywhere: `b` batch, `n` environments or grid points, `k` candidates, `horizon`, `obs`, `act`, `goal`, `z` latent.
+Axis names used everywhere: `b` batch, `n` environments or grid points, `k` candidates, `horizon`, `obs`, `act`,
+`goal`, `z` latent.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,9 @@ class Rates(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One noise level for a batch: times (b,), and alpha and sigma shaped (b, 1, ..., 1) so that they multiply x as they are."""
+    """One noise level for a batch: times (b,), and alpha and sigma shaped (b, 1, ..., 1) so that they multiply x
+    as they are.
+    """
 
     t: Time
     alpha: Float[Tensor, " b *ones"]
@@ -33,13 +36,17 @@ class Point(NamedTuple):
 
 
 Denoise = Callable[[X, Point], X]
-"""(x_t, point) -> E[x0 | x_t]: the waist through which every parameterisation, guidance, constraint and solver meets."""
+"""(x_t, point) -> E[x0 | x_t]: the waist through which every parameterisation, guidance, constraint and solver
+meets.
+"""
 
 Shift = Callable[[X, Point, Point], X]
 """Moves x before a solver step from `now` to `then`; never called at sigma = 0."""
 
 Constrain = Callable[[X, Point | None, X | None], X]
-"""Applied after every change of x, with the level that x has then (None: clean) and fresh noise where the constraint asks for it."""
+"""Applied after every change of x, with the level that x has then (None: clean) and fresh noise where the
+constraint asks for it.
+"""
 
 
 class Process(Protocol):
@@ -55,7 +62,9 @@ class Process(Protocol):
 
 
 class Draw(NamedTuple):
-    """One random tensor that a loss or an act needs: its law and shape, for each row (sample, environment) or once per update."""
+    """One random tensor that a loss or an act needs: its law and shape, for each row (sample, environment) or once
+    per update.
+    """
 
     law: Literal["normal", "uniform"]
     shape: tuple[int, ...] = ()
@@ -63,14 +72,18 @@ class Draw(NamedTuple):
 
 
 NoiseSpec = Mapping[str, Draw]
-"""Names of the random tensors of one loss or one act. Rows come first: a row draw of shape (5, 2) arrives as (b, 5, 2)."""
+"""Names of the random tensors of one loss or one act. Rows come first: a row draw of shape (5, 2) arrives as (b,
+5, 2).
+"""
 
 Noise = Mapping[str, Tensor]
 Metrics = dict[str, Float[Tensor, ""]]
 
 
 class Transitions(NamedTuple):
-    """A batch of steps. `terminal` (1 or 0) excludes time limits; `discount` is the factor on the bootstrap, gamma^n after n steps."""
+    """A batch of steps. `terminal` (1 or 0) excludes time limits; `discount` is the factor on the bootstrap,
+    gamma^n after n steps.
+    """
 
     obs: Float[Tensor, " b obs"]
     action: Float[Tensor, " b act"]
@@ -83,7 +96,8 @@ class Transitions(NamedTuple):
 class Segments(NamedTuple):
     """A batch of windows, each inside one episode; rows after an episode's end repeat its last one and have mask 0.
 
-    `returns` is the discounted sum of rewards from the window's first step to the end of the episode, not of the window.
+    `returns` is the discounted sum of rewards from the window's first step to the end of the episode, not of the
+    window.
     """
 
     obs: Float[Tensor, " b horizon obs"]
@@ -95,7 +109,9 @@ class Segments(NamedTuple):
 
 @runtime_checkable
 class Batches(Protocol):
-    """A data set that is sampled by index: `fit` draws the indices, `gather` does arithmetic and one look-up per field."""
+    """A data set that is sampled by index: `fit` draws the indices, `gather` does arithmetic and one look-up per
+    field.
+    """
 
     def __len__(self) -> int: ...
 
@@ -138,8 +154,8 @@ class Spaces:
 class Adam:
     """Adam's settings as plain values; `fit` owns the state.
 
-    `clip`: largest gradient norm over the phase's module (0: none). `schedule`: "constant", or "cosine" to 0 over the run.
-    `accumulate`: batches per step. Source: Kingma, Ba 2015 (1412.6980).
+    `clip`: largest gradient norm over the phase's module (0: none). `schedule`: "constant", or "cosine" to 0 over the
+    run. `accumulate`: batches per step. Source: Kingma, Ba 2015 (1412.6980).
     """
 
     lr: float
@@ -196,17 +212,20 @@ Phase = Descend | Average
 
 @runtime_checkable
 class Learner(Protocol):
-    """What `fit` needs: the phases of one update, in the published order. A learner is an nn.Module that holds all its tensors."""
+    """What `fit` needs: the phases of one update, in the published order. A learner is an nn.Module that holds all
+    its tensors.
+    """
 
     def phases(self) -> tuple[Phase, ...]: ...
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """What evaluation, export and serving need. Memory is data: it lives in the carry, a pytree of tensors with n leading rows.
+    """What evaluation, export and serving need. Memory is data: it lives in the carry, a pytree of tensors with n
+    leading rows.
 
-    A policy that also has `plan(obs, carry, noise) -> carry` and `plan_every` (environment steps; 0: once an episode) is
-    planned for by the caller at those steps; its `act` then follows the plan in the carry.
+    A policy that also has `plan(obs, carry, noise) -> carry` and `plan_every` (environment steps; 0: once an episode)
+    is planned for by the caller at those steps; its `act` then follows the plan in the carry.
     """
 
     noise: NoiseSpec

@@ -1,0 +1,8 @@
+"""Training: what a run is, the only training loop, and how an interrupted run goes on exactly where it was."""
+
+from ornstein.fit.ledger import digest
+from ornstein.fit.loop import fit
+from ornstein.fit.run import Run
+from ornstein.update import Diverged
+
+__all__ = ["Diverged", "Run", "digest", "fit"]

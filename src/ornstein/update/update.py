@@ -1,0 +1,157 @@
+"""The update of a learner, or of many seeds of it over a leading axis of every tensor: its phases, in their order.
+
+A learner only declares phases. This room decides how they run: eagerly, compiled, captured, or over many seeds at once
+(`torch.func` over the same losses), with clipping per seed and a diverged seed frozen while the others go on.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import stack_module_state
+
+from ornstein.rl.average import blend_tensors
+from ornstein.types import Average, Descend, Noise, Phase
+from ornstein.update.descent import Descent, Reading
+from ornstein.update.gradient import Gradient, functional, plain
+from ornstein.update.life import Life, column
+
+Mode = Literal["eager", "compiled", "graphs"]
+
+
+class Update:
+    """The state of training: live tensors, with a leading seed axis if there are several learners, and Adam's moments.
+
+    `like`: an update of a learner of the same kind, whose compiled gradients are shared instead of compiled again.
+    """
+
+    def __init__(
+        self,
+        learners: Sequence[nn.Module],
+        *,
+        steps: int,
+        mode: Mode = "eager",
+        loss_limit: float = 1e9,
+        like: Self | None = None,
+    ) -> None:
+        self.learners, self.template = list(learners), learners[0]
+        self.phases: tuple[Phase, ...] = self.template.phases()  # pyright: ignore[reportCallIssue]
+        self.mode: Mode = mode
+        self.stacked = len(learners) > 1
+        self.live = self._live()
+        self.device = next(iter(self.live.values())).device
+        phases = [phase for phase in self.phases if isinstance(phase, Descend)]
+        if len({phase.name for phase in phases}) < len(phases):
+            names = [phase.name for phase in phases]
+            raise ValueError(f"phases {names} must have different names: each has its own noise and optimiser")
+        static = mode == "graphs" or self.device.type != "cpu"
+        self.life = Life(
+            len(learners), [phase.name for phase in phases], device=self.device, static=static, limit=loss_limit
+        )
+        self.gradients: dict[str, Gradient] = like.gradients if like and mode == "compiled" else {}
+        self.descents = {phase.name: self._descent(phase, steps) for phase in phases}
+        self.averages = {
+            id(phase): (self._tensors(phase.target), self._tensors(phase.source))
+            for phase in self.phases
+            if isinstance(phase, Average)
+        }
+
+    def active(self, step: int) -> tuple[Phase, ...]:
+        """The phases that run at an update step, counted from 0; averages that only hold their target are left out."""
+        due = [phase for phase in self.phases if step % phase.every == 0]
+        return tuple(p for p in due if isinstance(p, Descend) or step >= p.after or p.before == "copy")
+
+    def prepare(self, step: int) -> None:
+        """Set what depends on the update step and is not part of a captured graph: the clock and the learning rates."""
+        self.life.clock.fill_(step)
+        for descent in self.descents.values():
+            descent.set_rate(step)
+
+    def __call__(self, step: int, batch: Any, noises: Mapping[str, Noise]) -> dict[str, Reading]:
+        """Run the phases of one update step on a batch (one per seed along the leading axis, if there are several).
+
+        Raises Diverged, on a CPU, when the last seed has died; elsewhere deaths are found by `life.causes`.
+        """
+        self.prepare(step)
+        return self.run(self.active(step), step, batch, noises)
+
+    def run(self, phases: Sequence[Phase], step: int, batch: Any, noises: Mapping[str, Noise]) -> dict[str, Reading]:
+        """Run the given phases; `step` only tells averages whether these are their first, so this can be captured."""
+        readings: dict[str, Reading] = {}
+        for phase in phases:
+            if isinstance(phase, Descend):
+                readings[phase.name] = self.descents[phase.name](batch, noises[phase.name])
+            else:
+                self._average(phase, 1.0 if step < phase.after else phase.rate)
+        return readings
+
+    @torch.no_grad()
+    def _average(self, phase: Average, rate: float) -> None:
+        target, source = self.averages[id(phase)]
+        before = {name: tensor.clone() for name, tensor in target.items()} if self.life.masked else {}
+        blend_tensors(target, source, rate)
+        for name, old in before.items():
+            new = target[name]
+            new.copy_(torch.where(column(self.life.alive, new, stacked=self.stacked), new, old))
+
+    def _live(self) -> dict[str, Tensor]:
+        if not self.stacked:
+            return dict(self.template.named_parameters()) | dict(self.template.named_buffers())
+        params, buffers = stack_module_state(self.learners)
+        return {name: tensor.detach() for name, tensor in (params | buffers).items()}
+
+    def _descent(self, phase: Descend, steps: int) -> Descent:
+        names = self._names(phase.module)
+        if phase.name not in self.gradients:
+            compiled = self.mode == "compiled"
+            simple = not (self.stacked or compiled)
+            self.gradients[phase.name] = (
+                plain(phase, names)
+                if simple
+                else functional(self.template, phase, names, stacked=self.stacked, compiled=compiled)
+            )
+        gradient = self.gradients[phase.name]
+        return Descent(phase, self.live, names, gradient, life=self.life, steps=steps, stacked=self.stacked)
+
+    def _names(self, module: nn.Module) -> list[str]:
+        """The learner's names of a submodule's parameters, without those that are frozen."""
+        inside = {id(p) for p in module.parameters() if p.requires_grad}
+        names = [name for name, p in self.template.named_parameters() if id(p) in inside]
+        if len(names) < len(inside):
+            raise ValueError(
+                f"{type(module).__name__} has parameters outside of its learner; make it a submodule of the learner"
+            )
+        if not names:
+            raise ValueError(
+                f"{type(module).__name__} has no parameter to train; it needs one that requires a gradient"
+            )
+        return names
+
+    def _tensors(self, module: nn.Module) -> dict[str, Tensor]:
+        """The live tensors of a submodule, by their names inside of it."""
+        own = {id(t): n for n, t in [*self.template.named_parameters(), *self.template.named_buffers()]}
+        return {n: self.live[own[id(t)]] for n, t in [*module.named_parameters(), *module.named_buffers()]}
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a step may change."""
+        moments = [tensor for descent in self.descents.values() for tensor in descent.tensors()]
+        return [*(tensor.detach() for tensor in self.live.values()), *moments, *self.life.tensors()]
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Copy the live tensors into the learners; nothing to do for a single learner, which trains in place."""
+        if self.stacked:
+            for i, learner in enumerate(self.learners):
+                for name, tensor in [*learner.named_parameters(), *learner.named_buffers()]:
+                    tensor.copy_(self.live[name][i])
+
+    def state(self, seed: int) -> dict[str, Tensor]:
+        """The optimisers' moments and step counts of one seed, by position."""
+        return {name: tensor for descent in self.descents.values() for name, tensor in descent.state(seed).items()}
+
+    @torch.no_grad()
+    def load_state(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take over what `state` gave, one mapping per seed; weights are restored before the update is made."""
+        for descent in self.descents.values():
+            descent.load_state(states)
