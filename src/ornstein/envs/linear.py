@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from ornstein.envs.make import spec_of
+
 Matrix = Float[np.ndarray, " rows columns"]
 
 
@@ -93,8 +95,6 @@ def double_integrator(*, noise: float = 0.05, discount: float = 0.95) -> Linear:
 class LinearQuadratic:
     """The task as an environment: x starts uniformly in [-1, 1], the episode is truncated after `max_episode_steps`."""
 
-    spec = None
-
     def __init__(self, task: Linear | None = None, *, bound: float = 10.0, max_episode_steps: int = 200) -> None:
         from gymnasium.spaces import Box
 
@@ -103,6 +103,7 @@ class LinearQuadratic:
         self.observation_space = Box(-np.inf, np.inf, (obs,), np.float64)
         self.action_space = Box(-bound, bound, (act,), np.float64)
         self.limit = max_episode_steps
+        self.spec = spec_of("LinearQuadratic-v0", {"bound": bound}, max_episode_steps)
         self._generator = torch.Generator()
 
     @property

@@ -80,6 +80,13 @@ def _own(name: str, options: Options) -> Any:
         raise ValueError(f"environment {name!r} does not take these options: {error}") from error
 
 
+def spec_of(name: str, options: Options, max_episode_steps: int | None = None) -> Any:
+    """The Gymnasium specification by which an environment of this package is named and made again."""
+    from gymnasium.envs.registration import EnvSpec
+
+    return EnvSpec(name, entry_point=OWN[name], kwargs=dict(options), max_episode_steps=max_episode_steps)
+
+
 def parse(env_id: str) -> tuple[str, dict[str, Any]]:
     """The plain id and the constructor options of `id?name=value&name=value`.
 

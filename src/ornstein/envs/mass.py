@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ornstein.envs.make import spec_of
 from ornstein.envs.maze import BALL, GOAL_RADIUS, Maze, maze
 from ornstein.envs.tracker import STEP, Controller
 from ornstein.noise import generator as named_generator
@@ -32,13 +33,12 @@ class PointMass:
     reward are the same, so the tracker and the controller work unchanged.
     """
 
-    spec = None
-
     def __init__(self, name: str = "umaze", *, max_episode_steps: int = 300) -> None:
         from gymnasium.spaces import Box, Dict
 
         self.maze: Maze = maze(name)
         self.limit = max_episode_steps
+        self.spec = spec_of("PointMass-v0", {"name": name}, max_episode_steps)
         point, state = Box(-np.inf, np.inf, (2,), np.float64), Box(-np.inf, np.inf, (4,), np.float64)
         self.observation_space = Dict({"observation": state, "achieved_goal": point, "desired_goal": point})
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)

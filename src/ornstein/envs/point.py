@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ornstein.envs.make import make
+from ornstein.envs.make import make, spec_of
 from ornstein.envs.maze import Maze, maze
 from ornstein.noise import generator as named_generator
 
@@ -99,7 +99,9 @@ class Errands:
         self.env = PointMaze(name, continuing=True, max_episode_steps=max_episode_steps)
         self.maze, self.goals, self.stay, self.radius = self.env.maze, goals, stay, radius
         self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
-        self.spec, self.unwrapped = self.env.spec, self.env.unwrapped
+        self.unwrapped = self.env.unwrapped
+        options = {"name": name, "goals": goals, "stay": stay, "radius": radius}
+        self.spec = spec_of("Errands-v0", options, max_episode_steps)
         self._generator = torch.Generator()
 
     def reset(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ornstein.envs.make import spec_of
 from ornstein.types import Transitions
 
 CORNERS = ((-0.8, 0.8), (-0.8, -0.8), (0.8, 0.8), (0.8, -0.8))
@@ -52,14 +53,13 @@ class FourCorners:
     The optimum is 5, at the corner right down. `noisy=False` gives the means, for exact returns.
     """
 
-    spec = None
-
     def __init__(self, *, noisy: bool = True) -> None:
         from gymnasium.spaces import Box
 
         self.observation_space = Box(-1.0, 1.0, (1,), np.float64)
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self.noisy = noisy
+        self.spec = spec_of("FourCorners-v0", {"noisy": noisy}, 1)
         self._generator = torch.Generator()
 
     @property

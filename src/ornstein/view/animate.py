@@ -124,7 +124,7 @@ def _moving(axes: Any, boxes: Boxes, scene: Scene) -> tuple[Any, Any, Any, Any]:
     age = np.linspace(0.0, 1.0, scene.trace.shape[1])
     (line,) = axes.plot([], [], color=PLAN, linewidth=0.9, alpha=0.0, zorder=4)
     dots = axes.scatter(*scene.trace[0].T, c=age, cmap=ramp(), s=17, linewidth=0.5, edgecolor="white", zorder=5)
-    (trail,) = axes.plot([], [], color=RIDE, linewidth=2.6, zorder=3)
+    (trail,) = axes.plot([], [], color=RIDE, linewidth=4.0, zorder=3)
     (ball,) = axes.plot([], [], "o", color=RIDE, markersize=9, markeredgecolor="white", markeredgewidth=1.3, zorder=8)
     return line, dots, trail, ball
 
