@@ -99,8 +99,8 @@ def _existing(name: str) -> Path:
 
 
 def _run(path: Path) -> ModuleType:
-    """The module of a user's file, under its own name so that its classes know where they are from."""
-    name = f"ornstein_user_{path.stem}"
+    """The module of a user's file, named `ornstein_user.<file>`, so that no file can take the place of a package."""
+    name = f"ornstein_user.{path.stem}"
     spec = util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path}: not importable; a system is a Python file that ends in .py")

@@ -71,6 +71,8 @@ class Convert:
     """file to write: .h5 or .hdf5 (D4RL), .npz, or a folder without suffix (Minari)"""
     max_episode_steps: int | None = None
     """time limit, for old D4RL files without timeouts"""
+    cut_unknown: bool = False
+    """leave out the last step of episodes whose final observation is not stored, which Minari needs"""
 
 
 def convert(words: list[str]) -> Outcome:
@@ -80,6 +82,12 @@ def convert(words: list[str]) -> Outcome:
     options = parse(Convert, words, command="data convert")
     check_target(options.out)
     episodes = formats.read(options.source, max_episode_steps=options.max_episode_steps)
+    unknown = int((~episodes.final_known).sum())
+    if unknown and not options.out.suffix and not options.cut_unknown:
+        told = f"{unknown} episodes of {options.source} lack their final observation, which Minari stores"
+        raise ValueError(f"{told}; cut their last step with --cut-unknown, or write .h5 or .npz")
+    if unknown and options.cut_unknown:
+        episodes = episodes.without_unknown()
     formats.write(episodes, options.out)
     values = {"source": options.source, "out": str(options.out), "data": episodes.describe()}
     return Outcome(values, f"wrote {episodes.n_episodes} episodes, {episodes.n_steps} steps to {options.out}")
