@@ -177,7 +177,7 @@ class Diffuser(nn.Module):
     def noised(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Point, Constrain]:
         """A noised trajectory whose known entries are clean, its level, and the constraint that holds them."""
         level = drawn_level(self.chain, noise["t"], x0)
-        given = inpaint(self.known, x0)
+        given = self.held(x0)
         return given(corrupt(x0, level, noise["eps"]), level, None), level, given
 
     def start(self, n_envs: int) -> Plan:
@@ -189,7 +189,7 @@ class Diffuser(nn.Module):
     def plan(self, obs: Float[Tensor, " n obs"], carry: Plan, noise: Noise) -> Plan:
         """Fresh plans from these observations (the goal behind the state, where there is one)."""
         copies = noise["start"].shape[1]
-        given = inpaint(self.known, self.ends(obs).repeat_interleave(copies, 0))
+        given = self.held(self.ends(obs).repeat_interleave(copies, 0))
         guide = self.guide(given) if self.config.task == "return" else None
         x = self.sampler.many(self.ema, noise, shift=guide, constrain=given)
         x = best(x, self.scores(x)) if self.config.task == "return" else x[:, 0]
@@ -203,6 +203,10 @@ class Diffuser(nn.Module):
         rows[:, 0, s.act :] = obs[:, : s.obs]
         rows[:, -1, s.act : s.act + s.goal] = obs[:, s.obs :]
         return self.normalizer(rows)
+
+    def held(self, trajectory: Float[Tensor, " b horizon channels"]) -> Constrain:
+        """The constraint that holds the known entries at those of `trajectory`."""
+        return inpaint(self.known, trajectory)
 
     def guide(self, given: Constrain) -> Shift:
         """Moves along the value's gradient, scaled by the posterior variance, before each reverse step."""

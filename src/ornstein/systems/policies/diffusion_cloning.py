@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ornstein.data.episodes import Episodes
+from ornstein.data.goal import joined
 from ornstein.data.transitions import transitions
 from ornstein.diffusion.denoiser import Denoiser, Eps, Index
 from ornstein.diffusion.grid import uniform
@@ -93,6 +94,7 @@ class DiffusionCloning(nn.Module):
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage, on the best share of the episodes."""
+    episodes = joined(episodes)
     keep = max(1, round(config.best_share * episodes.n_episodes))
     chosen = episodes if config.best_share >= 1 else episodes.select(episodes.returns.argsort(descending=True)[:keep])
     agents = run.build(lambda: DiffusionCloning(config, episodes.spaces))

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ornstein.data.episodes import Episodes
+from ornstein.data.goal import joined
 from ornstein.data.transitions import transitions
 from ornstein.diffusion.denoiser import Denoiser, Eps, Index
 from ornstein.diffusion.grid import uniform
@@ -145,6 +146,7 @@ class DiffusionQL(nn.Module):
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage: both networks together."""
+    episodes = joined(episodes)
     agents = run.build(lambda: DiffusionQL(config, episodes.spaces))
     data, held_out = run.batches(episodes, lambda e: transitions(e, discount=config.discount, n=config.n_step))
     fit(agents, data, steps=config.steps, batch_size=config.batch_size, run=run, validation=held_out)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ornstein.data.episodes import Episodes
+from ornstein.data.goal import joined
 from ornstein.data.normalize import Gaussian
 from ornstein.data.transitions import transitions
 from ornstein.fit import Run, fit
@@ -114,6 +115,7 @@ class TD3BC(nn.Module):
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage; the normaliser is fitted on the data first."""
+    episodes = joined(episodes)
     known = transitions(episodes)
 
     def build() -> TD3BC:
