@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from ornstein.cli import COMMANDS, finite, main
 
 OWN = str(Path(__file__).parent / "own_system.py")
+QUIET = ("--quiet", "--no-picture")
 OBS, ACT = 3, 1  # as Pendulum-v1
 
 
@@ -49,7 +50,7 @@ def data(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", OWN, "--data", data, "--out", str(out), "--quiet"]) == 0
+    assert main(["train", OWN, "--data", data, "--out", str(out), *QUIET]) == 0
     return out
 
 
@@ -170,6 +171,7 @@ class TestTraining:
         assert config["config"]["jitter"] == 0.1
         assert config["config"]["lr"] == 0.5
         assert (out / "metrics.jsonl").exists()
+        assert Path(values["pictures"][0]).read_bytes().startswith(b"\x89PNG")
         assert "20/20" in err
 
     def test_settings_are_validated_by_their_types(self, refused, data, tmp_path):
@@ -194,7 +196,7 @@ class TestTraining:
         assert "no such file" in refused("train", "./gone.py", "--data", data, "--out", tmp_path / "r")
 
     def test_an_interrupted_and_resumed_run_is_the_same_run(self, call, data, tmp_path):
-        words = ("train", OWN, "--data", data, "--checkpoint-every", 10, "--quiet")
+        words = ("train", OWN, "--data", data, "--checkpoint-every", 10, *QUIET)
         assert call(*words, "--out", tmp_path / "a")[0] == 0
         assert call(*words, "--out", tmp_path / "b", "--steps", 10)[0] == 0
         code, _, err = call(*words, "--out", tmp_path / "b", "--resume")
@@ -203,7 +205,7 @@ class TestTraining:
         assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
     def test_several_seeds_train_into_directories_of_their_own(self, call, data, tmp_path):
-        words = ("train", OWN, "--data", data, "--steps", 5, "--quiet")
+        words = ("train", OWN, "--data", data, "--steps", 5, *QUIET)
         code, values, err = call(*words, "--out", tmp_path / "many", "--seed", 3, "--seeds", 2)
         assert code == 0, err
         assert values["seeds"] == [3, 4]
@@ -213,7 +215,7 @@ class TestTraining:
         assert all(torch.allclose(many[name], one[name], atol=1e-5) for name in one)
 
     def test_fine_tuning_starts_from_the_weights_of_a_run(self, call, data, trained, tmp_path):
-        words = ("train", OWN, "--data", data, "--out", tmp_path / "fine", "--init-from", trained, "--quiet")
+        words = ("train", OWN, "--data", data, "--out", tmp_path / "fine", "--init-from", trained, *QUIET)
         assert call(*words, "--steps", 1, "--lr", 1e-12)[0] == 0
         old, new = (
             load_file(run / "checkpoints" / "last" / "weights.safetensors") for run in (trained, tmp_path / "fine")
@@ -269,7 +271,7 @@ class TestBadData:
     @pytest.mark.parametrize("kind", KINDS)
     def test_one_line_names_the_file_and_nothing_is_written(self, kind, refused, tmp_path):
         file, out = broken(tmp_path, kind), tmp_path / "run"
-        message = refused("train", OWN, "--data", file, "--out", out, "--quiet")
+        message = refused("train", OWN, "--data", file, "--out", out, *QUIET)
         assert file.name in message
         assert not out.exists()
         target = tmp_path / "converted.npz"
@@ -278,7 +280,7 @@ class TestBadData:
 
     def test_episodes_shorter_than_the_horizon(self, refused, tmp_path):
         file, out = recording(tmp_path / "short.npz", length=5, episodes=3), tmp_path / "run"
-        changes = ("--horizon", 32, "--steps", 1, "--quiet")
+        changes = ("--horizon", 32, "--steps", 1, *QUIET)
         message = refused("train", "diffuser", "--task", "maze-fast", "--data", file, "--out", out, *changes)
         assert "horizon" in message
         assert not out.exists()
@@ -370,9 +372,7 @@ class TestPlan:
         words = ["--env", "PointMaze_UMaze-v3", "--policy", "waypoint", "--steps", "400", "--out", str(file)]
         assert main(["data", "collect", *words]) == 0
         small = ["--task", "maze-fast", "--horizon", "8", "--width", "8", "--multipliers", "1", "2", "--calls", "4"]
-        assert (
-            main(["train", "diffuser", "--data", str(file), "--out", str(out), "--steps", "2", "--quiet", *small]) == 0
-        )
+        assert main(["train", "diffuser", "--data", str(file), "--out", str(out), "--steps", "2", *QUIET, *small]) == 0
         return out
 
     def test_plans_hold_start_and_goal(self, call, planner, tmp_path):
@@ -441,7 +441,7 @@ class TestData:
 
     def test_a_synthesizer_writes_a_data_set_that_reads_back(self, call, data, tmp_path):
         run, out = tmp_path / "run", tmp_path / "synthetic.h5"
-        small = ("--task", "fast", "--width", 16, "--blocks", 1, "--calls", 3, "--steps", 2, "--quiet")
+        small = ("--task", "fast", "--width", 16, "--blocks", 1, "--calls", 3, "--steps", 2, *QUIET)
         code, _, err = call("train", "synther", "--data", data, "--out", run, *small)
         assert code == 0, err
         code, values, err = call("synthesize", run, "--n", 50, "--out", out)
@@ -504,7 +504,7 @@ class TestStreams:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
         try:
-            message = refused("train", OWN, "--data", data, "--out", tmp_path / "run", "--quiet")
+            message = refused("train", OWN, "--data", data, "--out", tmp_path / "run", *QUIET)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert "space" in message

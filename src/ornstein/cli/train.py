@@ -31,6 +31,8 @@ class Train:
     """seed of the weights, the batches and the noise (default 0)"""
     seeds: int | None = None
     """train this many seeds at once, from --seed on, each in its own directory DIR/seed-N"""
+    seed_axis: Literal["auto", "on", "off"] = "auto"
+    """several seeds over one leading axis of every tensor (on), one after the other (off), or whichever is quicker"""
     mode: Literal["eager", "compiled", "graphs"] = "eager"
     """eager is bit-exact from run to run; compiled uses torch.compile; graphs replays CUDA graphs"""
     device: str = "cpu"
@@ -55,6 +57,8 @@ class Train:
     """log to Weights & Biases as well"""
     quiet: bool = False
     """show no progress"""
+    picture: bool = True
+    """draw the learning curves at the end, as curves.png in the directory of each seed"""
 
 
 def train(words: list[str]) -> Outcome:
@@ -73,6 +77,7 @@ def train(words: list[str]) -> Outcome:
         steps=options.steps,
         device=options.device,
         mode=options.mode,
+        seed_axis={"auto": None, "on": True, "off": False}[options.seed_axis],
         resume=options.resume,
         checkpoint_every=options.checkpoint_every,
         log_every=options.log_every,
@@ -85,6 +90,7 @@ def train(words: list[str]) -> Outcome:
     began = time.perf_counter()
     with _leaving_nothing(options.out):
         system.run(config, episodes, run)
+    pictures = _draw(run.folders()) if options.picture else []
     values = {
         "system": system.name,
         "task": options.task,
@@ -93,6 +99,7 @@ def train(words: list[str]) -> Outcome:
         "seeds": list(seeds),
         "out": str(options.out),
         "runs": [str(folder) for folder in run.folders()],
+        "pictures": pictures,
         "seconds": round(time.perf_counter() - began, 3),
     }
     return Outcome(values, f"trained {system.name} in {values['seconds']:.0f} s: {', '.join(values['runs'])}")
@@ -180,6 +187,17 @@ def _leaving_nothing(out: Path) -> Any:
             shutil.rmtree(out, ignore_errors=True)
             print(f"nothing was kept in {out}", file=sys.stderr)
         raise
+
+
+def _draw(folders: list[Path]) -> list[str]:
+    """Draw the learning curves of each seed, if matplotlib is there."""
+    try:
+        from ornstein.view.curves import draw_curves
+
+        return [str(draw_curves([folder / "metrics.jsonl"], folder / "curves.png")) for folder in folders]
+    except ModuleNotFoundError as error:
+        print(f"no learning curves: {error.name} is missing, pip install 'ornstein[view]'", file=sys.stderr)
+        return []
 
 
 def _score(options: Train) -> Callable[[Any], float] | None:
