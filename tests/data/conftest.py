@@ -27,14 +27,23 @@ def shared():
 
 @pytest.fixture
 def record():
-    """Makes episodes of given lengths; entry j of observation row i is 100 i + j, so that every row tells itself."""
+    """Makes episodes of given lengths; entry j of observation row i is 100 i + j, so that every row tells itself.
 
-    def make(lengths=(3, 1, 4), *, terminal=(), known=(), obs=2, act=1, extras=None, reward=None) -> Episodes:
+    So do the placeholders of unknown final observations, unless `repeated` asks for the last known ones, as readers do.
+    """
+
+    def make(
+        lengths=(3, 1, 4), *, terminal=(), known=(), obs=2, act=1, extras=None, reward=None, repeated=False
+    ) -> Episodes:
         count, steps = len(lengths), sum(lengths)
         ends = torch.tensor([e in terminal for e in range(count)])
         last = torch.tensor(lengths).cumsum(0) - 1
         none = torch.zeros(steps, dtype=torch.bool)
         rows = torch.arange(steps + count, dtype=torch.float32)[:, None] * 100 + torch.arange(obs)
+        known = torch.tensor([not known or known[e] for e in range(count)])
+        if repeated:
+            final = (torch.tensor(lengths) + 1).cumsum(0)[~known] - 1
+            rows[final] = rows[final - 1]
         return Episodes(
             obs=rows,
             action=(torch.arange(steps, dtype=torch.float32)[:, None] + torch.arange(act)) / 100,
@@ -42,7 +51,7 @@ def record():
             terminal=none.index_copy(0, last, ends),
             truncated=none.index_copy(0, last, ~ends),
             lengths=torch.tensor(lengths),
-            final_known=torch.tensor([not known or known[e] for e in range(count)]),
+            final_known=known,
             extras=extras or {},
         )
 

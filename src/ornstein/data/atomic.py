@@ -28,11 +28,11 @@ def replacing(path: Path, *, folder: bool = False) -> Iterator[Path]:
         yield target
         _move(target, path, place / "old")
     except OSError as error:
-        reason = str(error).splitlines()[0]
+        reason = error.strerror or str(error).splitlines()[0]
         message = (
             f"{path}: could not be written ({reason}); nothing was left behind: free some space or write elsewhere"
         )
-        raise OSError(getattr(error, "errno", None), message) from error
+        raise OSError(error.errno, message) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -61,7 +61,7 @@ def load(entry: Path) -> Episodes | None:
             action_high=tuple(told["action_high"]),
             env=told["env"],
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     return episodes if episodes.hash == told["hash"] else None
 
@@ -83,7 +83,7 @@ def store(episodes: Episodes, entry: Path) -> None:
             (place / "entry.json").write_text(json.dumps(told))
     except OSError as error:
         if load(entry) is None:  # else another process was quicker
-            reason = str(error).splitlines()[0]
+            reason = error.strerror or str(error).splitlines()[0]
             message = (
                 f"{reason}; this was the cache: set ORNSTEIN_CACHE to a folder with room, or open with cache=False"
             )

@@ -24,7 +24,7 @@ def read(path: Path | str, *, max_episode_steps: int | None = None) -> Episodes:
     with naming(path):
         check_file(Path(path), SIGNATURE, "NPZ")
         try:
-            with np.load(Path(path), allow_pickle=False) as file:
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             attributes = json.loads(str(arrays.pop("attributes", "{}")))
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
