@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -27,26 +27,12 @@ class Step(NamedTuple):
     truncated: Bool[np.ndarray, " n"]
 
 
-class Lanes(Protocol):
-    """n episodes side by side. `raw` is what the environment shows now, `now` the same in parts."""
-
-    n: int
-    raw: Any
-    now: Parts
-    fresh: Bool[np.ndarray, " n"]  # where `now` is the first observation of an episode
-    seeds: list[int | None]  # by which the present episodes began
-
-    def renew(self, cut: list[int]) -> None:
-        """Begin new episodes in lanes whose episode ended, and in those to be cut."""
-        ...
-
-    def step(self, action: Float[np.ndarray, " n act"]) -> Step:
-        """One step of every lane."""
-        ...
-
-
 class Single:
-    """One environment; each episode begins from its own seed."""
+    """One environment; each episode begins from its own seed.
+
+    `raw` is what the environment shows now, `now` the same in parts, `fresh` where that is a first observation, `seeds`
+    those by which the present episodes began.
+    """
 
     def __init__(self, env: Any, seed: int) -> None:
         self.env, self.seed, self.n = env, seed, 1
@@ -78,7 +64,7 @@ class Single:
 
 
 class Several:
-    """A Gymnasium vector environment, in any of its three ways to reset; it seeds its members by itself."""
+    """A Gymnasium vector environment, in any of its three ways to reset, otherwise as Single; it seeds its members."""
 
     def __init__(self, env: Any, seed: int) -> None:
         self.env, self.seed, self.n = env, seed, int(env.num_envs)
@@ -122,7 +108,11 @@ class Several:
         return Step(after, np.asarray(reward, np.float64), np.asarray(terminal, bool), np.asarray(truncated, bool))
 
 
-def lanes_of(env: Any, seed: int) -> Single | Several:
+Lanes = Single | Several
+"""n episodes side by side."""
+
+
+def lanes_of(env: Any, seed: int) -> Lanes:
     """The lanes of an environment; vector environments are known by `num_envs`."""
     lanes = Several(env, seed) if hasattr(env, "num_envs") else Single(env, seed)
     space = env.single_action_space if isinstance(lanes, Several) else env.action_space
