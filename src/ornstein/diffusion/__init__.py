@@ -1,38 +1,33 @@
 """The mathematics of noise: processes, denoisers, grids, solvers, guidance, constraints, likelihood."""
 
-from ornstein.diffusion.denoiser import (
-    X0,
-    Continuous,
-    Denoiser,
-    Eps,
-    Index,
-    LogSigma,
-    Precondition,
-    Score,
-    V,
-    Velocity,
-)
+from ornstein.diffusion.bound import data_bound, min_snr, start_bound, step_bound
+from ornstein.diffusion.denoiser import X0, Continuous, Denoiser, Eps, Index, LogSigma, Precondition, Score, V, Velocity
 from ornstein.diffusion.dpm import DPMSolver2, DPMSolver2M, DPMSolver3, DPMSolverPP2M, DPMSolverPP3M
-from ornstein.diffusion.grid import Grid, karras, log_snr, quadratic, uniform
-from ornstein.diffusion.process import VE, CosineVP, DiscreteVP, Flow, Karras, LinearVP, SubVP, corrupt, point
+from ornstein.diffusion.grid import Grid, karras, log_snr, quadratic, strided, uniform
+from ornstein.diffusion.process import VE, CosineVP, DiscreteVP, Flow, Karras, LinearVP, SubVP, corrupt, point, speeds
+from ornstein.diffusion.runge_kutta import RK45, RungeKutta, flow_slope, rk45
 from ornstein.diffusion.solver import (
     DDIM,
     DDPM,
     Euler,
     Heun,
+    Plan,
     Solver,
+    make_plan,
     sample,
     start_and_noise,
-    tabulate,
     trace,
     unpack,
 )
+from ornstein.diffusion.stochastic import Churn, EulerMaruyama
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "RK45",
     "VE",
     "X0",
+    "Churn",
     "Continuous",
     "CosineVP",
     "DPMSolver2",
@@ -44,6 +39,7 @@ __all__ = [
     "DiscreteVP",
     "Eps",
     "Euler",
+    "EulerMaruyama",
     "Flow",
     "Grid",
     "Heun",
@@ -51,20 +47,30 @@ __all__ = [
     "Karras",
     "LinearVP",
     "LogSigma",
+    "Plan",
     "Precondition",
+    "RungeKutta",
     "Score",
     "Solver",
     "SubVP",
     "V",
     "Velocity",
     "corrupt",
+    "data_bound",
+    "flow_slope",
     "karras",
     "log_snr",
+    "make_plan",
+    "min_snr",
     "point",
     "quadratic",
+    "rk45",
     "sample",
+    "speeds",
     "start_and_noise",
-    "tabulate",
+    "start_bound",
+    "step_bound",
+    "strided",
     "trace",
     "uniform",
     "unpack",

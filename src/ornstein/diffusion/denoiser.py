@@ -30,6 +30,10 @@ class Predict(Protocol):
         """E[x0 | x_t] from what the network says."""
         ...
 
+    def gain(self, point: Point) -> Tensor:
+        """Size of the output's error over that of x0's, at the same x_t."""
+        ...
+
 
 @dataclass(frozen=True)
 class Eps:
@@ -46,6 +50,10 @@ class Eps:
     def x0(self, output: X, x_t: X, point: Point) -> X:
         """(x_t - sigma eps) / alpha."""
         return torch.addcmul(x_t, point.sigma, output, value=-1) / point.alpha
+
+    def gain(self, point: Point) -> Tensor:
+        """Alpha / sigma."""
+        return point.alpha / point.sigma
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,10 @@ class X0:
         """The output itself."""
         return output
 
+    def gain(self, point: Point) -> Tensor:
+        """One."""
+        return torch.ones_like(point.alpha)
+
 
 @dataclass(frozen=True)
 class V:
@@ -81,6 +93,10 @@ class V:
         """(alpha x_t - sigma v) / (alpha^2 + sigma^2), for every path."""
         return (point.alpha * x_t - point.sigma * output) / (point.alpha**2 + point.sigma**2)
 
+    def gain(self, point: Point) -> Tensor:
+        """(alpha^2 + sigma^2) / sigma."""
+        return (point.alpha**2 + point.sigma**2) / point.sigma
+
 
 @dataclass(frozen=True)
 class Score:
@@ -97,6 +113,10 @@ class Score:
     def x0(self, output: X, x_t: X, point: Point) -> X:
         """Tweedie's formula: (x_t + sigma^2 score) / alpha."""
         return torch.addcmul(x_t, point.sigma**2, output) / point.alpha
+
+    def gain(self, point: Point) -> Tensor:
+        """Alpha / sigma^2."""
+        return point.alpha / point.sigma**2
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,10 @@ class Velocity:
     def x0(self, output: X, x_t: X, point: Point) -> X:
         """(x_t - sigma u) / (alpha + sigma); the divisor is 1 on straight paths."""
         return torch.addcmul(x_t, point.sigma, output, value=-1) / (point.alpha + point.sigma)
+
+    def gain(self, point: Point) -> Tensor:
+        """(alpha + sigma) / sigma."""
+        return (point.alpha + point.sigma) / point.sigma
 
 
 @dataclass(frozen=True)
@@ -143,6 +167,10 @@ class Precondition:
         """c_skip x_t + c_out F, with c_skip = alpha s^2 c_in^2 and c_out = sigma s c_in."""
         s, c_in = self.sigma_data, self._c_in(point)
         return torch.addcmul(x_t * (point.alpha * s**2 * c_in**2), point.sigma * s * c_in, output)
+
+    def gain(self, point: Point) -> Tensor:
+        """1 / c_out: the square is EDM's weight lambda."""
+        return 1 / (point.sigma * self.sigma_data * self._c_in(point))
 
     def _c_in(self, point: Point) -> Tensor:
         return torch.rsqrt(point.sigma**2 + (point.alpha * self.sigma_data) ** 2)
@@ -218,7 +246,7 @@ class Denoiser(nn.Module):
 
     def given(self, cond: Any) -> Denoise:
         """The denoiser under a condition, which is opaque here."""
-        return partial(self, cond=cond)
+        return partial(self.forward, cond=cond)
 
     def output(self, x_t: X, point: Point, cond: Any = None) -> X:
         """What the network itself says, in the trained parameterisation."""

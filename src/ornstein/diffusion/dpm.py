@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ornstein.diffusion.solver import DDIM, Memory, Row, Solver
+from ornstein.diffusion.solver import DDIM, Memory, Row, Solver, level_of
 from ornstein.types import Denoise, Point, Process, X
 
 Form = Literal["x0", "eps"]
@@ -155,7 +155,7 @@ class DPMSolver2(Solver):
         """The step of first order with the answer in its middle."""
         t, alpha, sigma, keep_u, feed_u, keep, feed = row or self.row(now, then)
         u = torch.addcmul(keep_u * x, feed_u, _answer(self.form, denoise, x, now))
-        return torch.addcmul(keep * x, feed, _answer(self.form, denoise, u, _level(x, t, alpha, sigma))), memory
+        return torch.addcmul(keep * x, feed, _answer(self.form, denoise, u, level_of(x, t, alpha, sigma))), memory
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,9 @@ class DPMSolver3(Solver):
         keep_u, feed_u, keep_v, feed_v, rise_v, keep, feed, rise = row[6:]
         m = _answer(self.form, denoise, x, now)
         u = torch.addcmul(keep_u * x, feed_u, m)
-        rise_u = 2 * (_answer(self.form, denoise, u, _level(x, *row[:3])) - m)
+        rise_u = 2 * (_answer(self.form, denoise, u, level_of(x, *row[:3])) - m)
         v = torch.addcmul(torch.addcmul(keep_v * x, feed_v, m), rise_v, rise_u)
-        rise_w = 1.5 * (_answer(self.form, denoise, v, _level(x, *row[3:6])) - m)
+        rise_w = 1.5 * (_answer(self.form, denoise, v, level_of(x, *row[3:6])) - m)
         return torch.addcmul(torch.addcmul(keep * x, feed, m), rise, rise_w), memory
 
 
@@ -231,11 +231,6 @@ def _between(process: Process, now: Point, then: Point, share: float) -> Point:
     """The level at a share of the step in lam."""
     t = process.time(torch.lerp(lam(now), lam(then), share))
     return Point(t, *process.rates(t))
-
-
-def _level(x: X, t: Tensor, alpha: Tensor, sigma: Tensor) -> Point:
-    """A level out of a row, for the batch of x."""
-    return Point(t.flatten().expand(len(x)), alpha, sigma)
 
 
 def _answer(form: Form, denoise: Denoise, x: X, level: Point) -> X:

@@ -24,6 +24,11 @@ def corrupt(x0: X, level: Point, eps: X) -> X:
     return level.alpha * x0 + level.sigma * eps
 
 
+def speeds(process: Process, t: Float[Tensor, " *t"]) -> Rates:
+    """Derivatives of alpha and sigma by t."""
+    return torch.func.jvp(process.rates, (t,), (torch.ones_like(t),))[1]
+
+
 @dataclass(frozen=True)
 class LinearVP:
     """Variance preserving, beta rising linearly from `beta_min` to `beta_max` over t in [0, 1].

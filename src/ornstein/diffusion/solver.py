@@ -7,7 +7,7 @@ step costs a handful of tensor operations beside the network.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -19,11 +19,15 @@ from ornstein.types import Constrain, Denoise, Draw, Noise, NoiseSpec, Point, Sh
 Row = tuple[Tensor, ...]
 """What one step needs to know of its two levels; coefficients multiply x as they are."""
 
-Table = tuple[Float[Tensor, " steps"], ...]
-"""The rows of all steps of a grid, one vector per entry of a row."""
-
 Memory = tuple[Tensor, ...]
 """What a solver carries from step to step."""
+
+
+class Plan(NamedTuple):
+    """All that sampling needs of a grid and a solver, for batches of one shape: see `make_plan`."""
+
+    levels: Sequence[Point]
+    rows: Sequence[Row]
 
 
 class Solver(Protocol):
@@ -120,7 +124,7 @@ class DDPM(Solver):
             doubt = self.data_std * now.sigma * torch.rsqrt((self.data_std * now.alpha) ** 2 + now.sigma**2)
             return keep, pull, self.temperature * torch.sqrt(small**2 + (pull * doubt) ** 2)
         large = now.sigma * torch.sqrt(lost(now, then))
-        share = {"small": 0.0, "large": 1.0}.get(str(self.variance), self.variance)
+        share = self.variance if isinstance(self.variance, float | int) else float(self.variance == "large")
         return keep, pull, self.temperature * small ** (1 - share) * large**share
 
 
@@ -167,7 +171,7 @@ class Heun(Solver):
 def sample(
     denoise: Denoise,
     x: X,
-    grid: Grid,
+    grid: Grid | Plan,
     *,
     solver: Solver = DDIM(),
     noise: Float[Tensor, " steps b *x"] | None = None,
@@ -175,16 +179,15 @@ def sample(
     constrain: Constrain | None = None,
     constrain_noise: Float[Tensor, " n b *x"] | None = None,
     finish: bool = True,
-    table: Table | None = None,
 ) -> X:
     """Data from noise `x` at the first of n levels: n - 1 solver steps and, with `finish`, a denoise at the last level.
 
     `noise` holds one entry per solver step (solvers that draw none ignore it). `shift` moves x before each step.
     `constrain` is applied at the start, after every change of x, and to the result (there with level None);
-    `constrain_noise` holds one entry per level. `table` is `tabulate(solver, grid)` where it is at hand.
+    `constrain_noise` holds one entry per level. In place of a grid, `make_plan(solver, grid, x)` may be given.
     """
     out = x
-    for out in _states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish, table):  # noqa: B007
+    for out in _states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish):  # noqa: B007
         pass
     return out
 
@@ -192,7 +195,7 @@ def sample(
 def trace(
     denoise: Denoise,
     x: X,
-    grid: Grid,
+    grid: Grid | Plan,
     *,
     solver: Solver = DDIM(),
     noise: Float[Tensor, " steps b *x"] | None = None,
@@ -200,16 +203,27 @@ def trace(
     constrain: Constrain | None = None,
     constrain_noise: Float[Tensor, " n b *x"] | None = None,
     finish: bool = True,
-    table: Table | None = None,
 ) -> Float[Tensor, " states b *x"]:
     """What `sample` passes through: x at each of the n levels and, with `finish`, the result; arguments as there."""
-    states = _states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish, table)
-    return torch.stack(list(states))
+    return torch.stack(list(_states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish)))
 
 
-def tabulate(solver: Solver, grid: Grid) -> Table:
-    """The solver's rows between the neighbours of a grid, in the grid's precision."""
-    return solver.row(Point(*(entry[:-1] for entry in grid)), Point(*(entry[1:] for entry in grid)))
+def make_plan(solver: Solver, grid: Grid, like: X) -> Plan:
+    """The levels of a grid and the solver's rows between them for batches like this one; worth keeping where it recurs.
+
+    Rows are computed in the grid's precision and rounded to that of `like`; all are views, made once.
+    """
+    n, b, ones = len(grid.t), len(like), (1,) * (like.ndim - 1)
+    t, alpha, sigma = (entry.to(like) for entry in grid)
+    levels = zip(
+        t.reshape(n, 1).expand(n, b).unbind(),
+        alpha.reshape(n, 1, *ones).expand(n, b, *ones).unbind(),
+        sigma.reshape(n, 1, *ones).expand(n, b, *ones).unbind(),
+        strict=True,
+    )
+    table = solver.row(Point(*(entry[:-1] for entry in grid)), Point(*(entry[1:] for entry in grid)))
+    rows = zip(*(entry.to(like).reshape(n - 1, 1, *ones).unbind() for entry in table), strict=True)
+    return Plan([Point(*level) for level in levels], list(rows) or [()] * (n - 1))
 
 
 def start_and_noise(shape: tuple[int, ...], levels: int, solver: Solver) -> NoiseSpec:
@@ -229,55 +243,41 @@ def lost(now: Point, then: Point) -> Tensor:
     return 1 - (now.alpha * then.sigma / (then.alpha * now.sigma)) ** 2
 
 
+def level_of(x: X, t: Tensor, alpha: Tensor, sigma: Tensor) -> Point:
+    """The level that a row holds (three entries of one shape), for the batch of x."""
+    return Point(t.flatten().expand(len(x)), alpha, sigma)
+
+
 def _states(
     denoise: Denoise,
     x: X,
-    grid: Grid,
+    grid: Grid | Plan,
     solver: Solver,
     noise: Tensor | None,
     shift: Shift | None,
     constrain: Constrain | None,
     constrain_noise: Tensor | None,
     finish: bool,
-    table: Table | None,
 ) -> Iterator[X]:
     """The one loop: x at the first level, after every step, and after the final denoise."""
 
     def hold(x: X, i: int) -> X:
-        if constrain is None:
-            return x
-        return constrain(x, levels[i], None if constrain_noise is None else constrain_noise[i])
+        return x if constrain is None else constrain(x, levels[i], None if again is None else again[i])
 
-    levels, rows = _levels(grid, x), _rows(tabulate(solver, grid) if table is None else table, x)
-    draws = _draws(solver, noise, len(levels) - 1)
+    levels, rows = grid if isinstance(grid, Plan) else make_plan(solver, grid, x)
+    again = constrain_noise
+    draws = _draws(solver, noise, len(rows))
     memory = solver.init(x)
-    x = hold(x, 0)
-    yield x
-    for i, (row, draw) in enumerate(zip(rows, draws, strict=True)):
+    yield (x := hold(x, 0))
+    for i, row in enumerate(rows):
         now, then = levels[i], levels[i + 1]
         if shift is not None:
             x = hold(shift(x, now, then), i)
-        x, memory = solver.step(denoise, x, now, then, draw, memory, row)
-        x = hold(x, i + 1)
-        yield x
+        x, memory = solver.step(denoise, x, now, then, draws[i], memory, row)
+        yield (x := hold(x, i + 1))
     if finish:
         x = denoise(x, levels[-1])
         yield x if constrain is None else constrain(x, None, None)
-
-
-def _levels(grid: Grid, x: X) -> list[Point]:
-    """The grid's levels for the batch of x: views, made once."""
-    n, b = len(grid.t), len(x)
-    ones = (1,) * (x.ndim - 1)
-    t = grid.t.to(x).reshape(n, 1).expand(n, b)
-    alpha, sigma = (rate.to(x).reshape(n, 1, *ones).expand(n, b, *ones) for rate in grid[1:])
-    return [Point(*level) for level in zip(t.unbind(), alpha.unbind(), sigma.unbind(), strict=True)]
-
-
-def _rows(table: Table, x: X) -> list[Row]:
-    """The rows of a table one by one, rounded to the precision of x and shaped to multiply it: views, made once."""
-    ones = (1,) * x.ndim
-    return list(zip(*(entry.to(x).reshape(-1, *ones).unbind() for entry in table), strict=True))
 
 
 def _draws(solver: Solver, noise: Tensor | None, steps: int) -> Sequence[X | None]:
