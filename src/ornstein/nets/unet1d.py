@@ -94,7 +94,7 @@ class TemporalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         style = Style(width + cond, kernel=kernel, groups=groups, attention=attention, film=cond > 0)
-        sizes = _sizes(width, [*multipliers, multipliers[-1] / 2, multipliers[-1] / 4], style)
+        sizes = _sizes(width, multipliers, style, tail=2)
         tail = len(sizes) - 2
         self.cond, self.horizon = cond, horizon
         self.time = time_mlp(width, 4 * width)
@@ -236,8 +236,11 @@ class LinearAttention(nn.Module):
         return h + self.outward(read.flatten(1, 2))
 
 
-def _sizes(width: int, multipliers: Sequence[float], style: Style) -> list[int]:
-    sizes = [int(width * m) for m in multipliers]
+def _sizes(width: int, multipliers: Sequence[int], style: Style, *, tail: int = 0) -> list[int]:
+    """Channels of the levels, followed by `tail` halvings of the last."""
+    sizes = [width * m for m in multipliers]
+    for _ in range(tail if sizes else 0):
+        sizes.append(sizes[-1] // 2)
     if not sizes or min(sizes) < 1 or any(size % style.groups for size in sizes):
         raise ValueError(
             f"channels {sizes} must be divisible by {style.groups} groups: change width, multipliers or groups"
