@@ -1,7 +1,7 @@
 """Diffusion-QL's toy: four corners, one state. Cloning keeps all corners; the Q term must find the best and stay on it.
 
-Four arms on the same data: cloning; Diffusion-QL; Diffusion-QL without its Q term (eta 0); and a deterministic actor under the
-same two losses, which the regulariser pulls into the empty middle.
+Four arms on the same data: cloning; Diffusion-QL; Diffusion-QL without its Q term (eta 0); and a deterministic actor
+under the same two losses, which the regulariser pulls into the empty middle.
 """
 
 import argparse

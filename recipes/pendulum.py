@@ -1,9 +1,10 @@
 """SynthER on the pendulum's known dynamics: are generated transitions true, new, and spread like the data?
 
-20,000 random-action transitions of Pendulum-v1. Measured on 5,000 generated ones: the error of next state and reward against the
-true dynamics at the generated state and action, beside the same after shuffling the pairing (what a model of the marginals would
-give); the circle that cos and sin lie on; per-dimension Wasserstein distances; nearest neighbours in the data; and what clamping
-the samples to [-1, 1] in normalised units, a common sampler default, would do.
+20,000 random-action transitions of Pendulum-v1. Measured on 5,000 generated ones: the error of next state and reward
+against the true dynamics at the generated state and action, beside the same after shuffling the pairing (what a model
+of the marginals would give); the circle that cos and sin lie on; per-dimension Wasserstein distances; nearest
+neighbours in the data; and what clamping the samples to [-1, 1] in normalised units, a common sampler default, would
+do.
 """
 
 import argparse

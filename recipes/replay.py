@@ -1,8 +1,9 @@
-"""Diffusion-QL on replay data: does the Q gradient through the chain beat selection alone, and cloning of the best episodes?
+"""Diffusion-QL on replay data: does the Q gradient through the chain beat selection alone, and cloning of the best
+episodes?
 
-Three arms at equal steps: Diffusion-QL; the same system at eta 0, with the same critic and the same selection among 50 candidates;
-and diffusion cloning of the best 10 % of episodes. Five seeds, 20 episodes each, paired by seed, 95 % intervals. Every finished
-run is a row in `results/replay.jsonl`, so an interrupted recipe goes on where it stopped.
+Three arms at equal steps: Diffusion-QL; the same system at eta 0, with the same critic and the same selection among
+50 candidates; and diffusion cloning of the best 10 % of episodes. Five seeds, 20 episodes each, paired by seed, 95 %
+intervals. Every finished run is a row in `results/replay.jsonl`, so an interrupted recipe goes on where it stopped.
 """
 
 import argparse
@@ -48,7 +49,10 @@ def measure(data: str, arm: str, seed: int, steps: int) -> None:
     result = evaluate(agent, ENVS[data], episodes=20, seed=1000 + seed, n_envs=20)
     summary = result.summary(system.name)
     with ROWS.open("a") as file:
-        file.write(json.dumps(key | {"env": ENVS[data], "return_mean": summary["return_mean"], "score": summary["score"]}) + "\n")
+        file.write(
+            json.dumps(key | {"env": ENVS[data], "return_mean": summary["return_mean"], "score": summary["score"]})
+            + "\n"
+        )
 
 
 def report(steps: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """SynthER where data are scarce: hopper-replay cut to 10 % of its episodes, TD3+BC at equal updates on six data sets.
 
-Real alone; synthetic alone; real + synthetic; and three controls of the same size as real + synthetic: real data duplicated, real
-data with Gaussian jitter, and real data whose next observations are shuffled among the copies. Five seeds of everything, with 95 %
-intervals. Quality of the synthetic transitions: marginals, correlations, and the error of one step of the simulator.
+Real alone; synthetic alone; real + synthetic; and three controls of the same size as real + synthetic: real data
+duplicated, real data with Gaussian jitter, and real data whose next observations are shuffled among the copies. Five
+seeds of everything, with 95 % intervals. Quality of the synthetic transitions: marginals, correlations, and the error
+of one step of the simulator.
 """
 
 import argparse
@@ -48,7 +49,9 @@ def loose(obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, termina
 def controls(real: Episodes, copies: int, seed: int) -> dict[str, Episodes]:
     """The data sets that real + synthetic must be told from, each `copies` times as large as the real one."""
     source = generator("controls", seed)
-    obs, action, reward, next_obs, terminal = (column.repeat(copies, *(1,) * (column.dim() - 1)) for column in table(real))
+    obs, action, reward, next_obs, terminal = (
+        column.repeat(copies, *(1,) * (column.dim() - 1)) for column in table(real)
+    )
     noise = [torch.randn(column.shape, generator=source) * 0.05 * column.std(0) for column in (obs, action, next_obs)]
     jittered = (obs + noise[0], (action + noise[1]).clamp(-1, 1), reward, next_obs + noise[2], terminal)
     order = torch.randperm(len(obs), generator=source)
@@ -60,7 +63,9 @@ def controls(real: Episodes, copies: int, seed: int) -> dict[str, Episodes]:
 
 
 def quality(made: Episodes, real: Episodes, rows: int = 500) -> dict[str, float]:
-    """Marginals and correlations against the data, and one step of the simulator from the generated state and action."""
+    """Marginals and correlations against the data, and one step of the simulator from the generated state and
+    action.
+    """
     a, b = (torch.cat([c if c.dim() == 2 else c[:, None] for c in table(e)[:4]], 1) for e in (made, real))
     unit = b.std(0).clamp(min=1e-6)
     gap = (torch.corrcoef(a.T) - torch.corrcoef(b.T)).nan_to_num().abs()
@@ -73,7 +78,9 @@ def quality(made: Episodes, real: Episodes, rows: int = 500) -> dict[str, float]
 
 
 def step_error(episodes: Episodes, unit: Tensor, rows: int) -> float:
-    """Median error of next_obs against Hopper's simulator, in standard deviations of the data; x is free and set to 0."""
+    """Median error of next_obs against Hopper's simulator, in standard deviations of the data; x is free and set
+    to 0.
+    """
     from ornstein.envs.make import make
 
     env = make(ENV).unwrapped
@@ -131,7 +138,9 @@ def report(steps: int) -> dict[str, Any]:
         "steps": steps,
         "seeds": seeds,
         "returns": {arm: interval([values[s] for s in seeds]) for arm, values in by.items()},
-        "synthetic_minus": {a: interval([by["synthetic"][s] - v[s] for s in seeds]) for a, v in by.items() if a != "synthetic"},
+        "synthetic_minus": {
+            a: interval([by["synthetic"][s] - v[s] for s in seeds]) for a, v in by.items() if a != "synthetic"
+        },
         "real+synthetic_minus": {
             a: interval([by["real+synthetic"][s] - v[s] for s in seeds]) for a, v in by.items() if a != "real+synthetic"
         },

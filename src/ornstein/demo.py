@@ -1,13 +1,13 @@
 """The demonstration: record a maze, learn to plan in it, plan and execute for starts and goals that were never seen.
 
-Data come from a waypoint controller in PointMaze (MuJoCo). After training nothing looks at the maze's map: a plan is what the
-denoiser makes of noise, a start and a goal, and a tracker follows it. Beside it run the controller, the same tracker on the
-straight line, the untrained planner, and random forces.
+Data come from a waypoint controller in PointMaze (MuJoCo). After training nothing looks at the maze's map: a plan is
+what the denoiser makes of noise, a start and a goal, and a tracker follows it. Beside it run the controller, the same
+tracker on the straight line, the untrained planner, and random forces.
 """
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +23,7 @@ from ornstein.diffusion.solver import trace
 from ornstein.envs.maze import GOAL_RADIUS, Pair
 from ornstein.envs.point import Errands, PointMaze
 from ornstein.envs.tracker import Controller
-from ornstein.evaluate import Evaluation, evaluate
+from ornstein.evaluate import Evaluation, draw_rows, evaluate, seeds
 from ornstein.fit import Run
 from ornstein.noise import draw, generator
 from ornstein.systems.planners.diffuser import SYSTEM, Config, Diffuser
@@ -80,11 +80,13 @@ def main(out: Path | str = "demo", *, seed: int = 0, settings: Settings | None =
 
 
 def record(s: Settings, seed: int) -> Episodes:
-    """Episodes of the waypoint controller on random errands, their observations without the goal, which goes beside them."""
-    env = Errands(s.maze, steps=600)
+    """Episodes of the waypoint controller on random errands, their observations without the goal, which goes
+    beside them.
+    """
+    env = Errands(s.maze, max_episode_steps=600)
     controller = Controller(env.maze, jitter=0.1)
     bar = _Bar("recording", s.record_steps)
-    raw = collect(env, controller, steps=s.record_steps, seed=seed, progress=lambda _, steps: bar(steps))
+    raw = collect(env, controller.driver(seed), steps=s.record_steps, seed=seed, progress=lambda _, steps: bar(steps))
     bar(s.record_steps, last=True)
     env.close()
     return raw
@@ -97,9 +99,7 @@ def untrained(config: Config, planner: Diffuser, episodes: Episodes, seed: int) 
     return fresh
 
 
-def compare(
-    planner: Diffuser, fresh: Diffuser, pairs: list[Pair], s: Settings, seed: int
-) -> dict[str, Evaluation]:
+def compare(planner: Diffuser, fresh: Diffuser, pairs: list[Pair], s: Settings, seed: int) -> dict[str, Evaluation]:
     """Every arm on the same pairs."""
     maze = PointMaze(s.maze).maze
     arms: dict[str, Any] = {
@@ -153,15 +153,19 @@ def time_plans(planner: Diffuser, pairs: list[Pair], times: int = 20) -> float:
     return round(median(spent[1:]), 2)
 
 
-def denoising(planner: Diffuser, pair: Pair, seed: int = 0) -> np.ndarray:
+def denoising(planner: Diffuser, pair: Pair, noise: Noise) -> np.ndarray:
     """The positions of a plan at every stage of its denoising, (stages, horizon, 2), from noise to the plan."""
-    noise = draw(planner.noise, 1, generator("show", seed))
     ends = planner.ends(_question(pair))
     start, steps = noise["start"][:, 0], noise["steps"][:, 0].movedim(1, 0) if "steps" in noise else None
     with torch.no_grad():
         sampler = planner.sampler
         states = trace(
-            planner.ema.given(None), start, sampler.grid, solver=sampler.solver, noise=steps, constrain=planner.held(ends)
+            planner.ema.given(None),
+            start,
+            sampler.grid,
+            solver=sampler.solver,
+            noise=steps,
+            constrain=planner.held(ends),
         )
         rows = planner.normalizer.inverse(states[:, 0])
     act = planner.spaces.act
@@ -169,19 +173,21 @@ def denoising(planner: Diffuser, pair: Pair, seed: int = 0) -> np.ndarray:
 
 
 def show(planner: Diffuser, pairs: list[Pair], result: Evaluation, s: Settings, out: Path) -> None:
-    """Write plans.png and plan.gif."""
+    """Write plans.png and plan.gif: the plans that were ridden, with the noise that the evaluation drew for them."""
     from ornstein.view.animate import Scene, animate_plans
     from ornstein.view.plot import Panel, draw_plans
 
     boxes = PointMaze(s.maze).maze.boxes
-    panels = []
-    for i in range(min(6, len(pairs))):
-        plans = tuple(denoising(planner, pairs[i], seed)[-1] for seed in range(3))
+    panels, scenes = [], []
+    for i, pair in enumerate(pairs[:6]):
+        ride, source = result.paths[i][:, :2], seeds(result.seed, i)[1]
+        traces = [denoising(planner, pair, draw_rows(planner.noise, [source])) for _ in range(3)]
         done = "reached" if (result.success or ())[i] else "missed"
-        panels.append(Panel(pairs[i].start, pairs[i].goal, plans, result.paths[i][:, :2], f"{done} in {result.lengths[i]} steps"))
+        caption = f"{done} in {result.lengths[i]} steps"
+        panels.append(Panel(pair.start, pair.goal, tuple(trace[-1] for trace in traces), ride, caption))
+        scenes.append(Scene(pair.start, pair.goal, traces[0], ride))
     draw_plans(boxes, panels, out / "plans.png", title="Plans from noise, and the rides that followed them")
-    scenes = [Scene(p.start, p.goal, denoising(planner, p), result.paths[i][:, :2]) for i, p in enumerate(pairs[:3])]
-    animate_plans(boxes, scenes, out / "plan.gif", title="Noise becomes a plan, a ball follows it")
+    animate_plans(boxes, scenes[:3], out / "plan.gif", title="Noise becomes a plan, a ball follows it")
 
 
 def report(summary: dict[str, Any], out: Path) -> None:
@@ -220,6 +226,9 @@ class _Bar:
             return
         self.shown = now
         end = "\n" if last or not live else ""
-        print(f"\r{self.label}  {done}/{self.total} steps" if live else f"{self.label}  {done}/{self.total} steps", end=end, file=sys.stderr, flush=True)
-
-
+        print(
+            f"\r{self.label}  {done}/{self.total} steps" if live else f"{self.label}  {done}/{self.total} steps",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )

@@ -25,7 +25,9 @@ def batch(rows: int = 8) -> Transitions:
     g = generator("batch")
     normal = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
     action = normal(rows, 2).clamp(-1, 1)
-    return Transitions(normal(rows, 3), action, normal(rows), normal(rows, 3), torch.zeros(rows), torch.full((rows,), 0.99))
+    return Transitions(
+        normal(rows, 3), action, normal(rows), normal(rows, 3), torch.zeros(rows), torch.full((rows,), 0.99)
+    )
 
 
 def noise_of(a: DiffusionQL, name: str, rows: int = 8) -> dict[str, torch.Tensor]:

@@ -17,7 +17,9 @@ def batch(rows: int = 8) -> Transitions:
     g = generator("batch")
     normal = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
     action = normal(rows, 2).clamp(-1, 1)
-    return Transitions(normal(rows, 3), action, normal(rows), normal(rows, 3), torch.zeros(rows), torch.full((rows,), 0.9))
+    return Transitions(
+        normal(rows, 3), action, normal(rows), normal(rows, 3), torch.zeros(rows), torch.full((rows,), 0.9)
+    )
 
 
 def test_the_critic_target_is_smoothed_by_clipped_noise_and_pessimistic():
