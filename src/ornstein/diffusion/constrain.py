@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ornstein.diffusion.grid import Grid
-from ornstein.diffusion.solver import DDPM, Solver, sample, tabulate
+from ornstein.diffusion.solver import DDPM, Plan, Solver, make_plan, sample
 from ornstein.types import Constrain, Denoise, Point, X
 
 
@@ -105,7 +105,7 @@ def repaint(
     moved = done = 0
     last = 0
     held = None if constrain_noise is None else constrain_noise[0]
-    passes, table = runs(len(grid.t), repeats, jump), tabulate(solver, grid)
+    passes, (levels, rows) = runs(len(grid.t), repeats, jump), make_plan(solver, grid, x)
     for i, (first, end) in enumerate(passes):
         if first < last:
             x, held = _again(x, held, noise[moved], grid, (last, first))
@@ -116,13 +116,12 @@ def repaint(
         x = sample(
             denoise,
             x,
-            Grid(*(entry[first : end + 1] for entry in grid)),
+            Plan(levels[first : end + 1], rows[first:end]),
             solver=solver,
             noise=noise[moved : moved + n],
             constrain=constrain,
             constrain_noise=visits,
             finish=i + 1 == len(passes),
-            table=tuple(entry[first:end] for entry in table),
         )
         held = None if visits is None else visits[-1]
         moved, done = moved + n, done + n
