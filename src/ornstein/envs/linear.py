@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from ornstein.envs.make import spec_of
 
-Matrix = Float[np.ndarray, " rows columns"]
+State = Float[np.ndarray, " obs obs"]
+Gain = Float[np.ndarray, " act obs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,18 +21,18 @@ class Linear:
     The default is a double integrator with step 0.1.
     """
 
-    a: Matrix
-    b: Matrix
-    q: Matrix
-    r: Matrix
+    a: State
+    b: Float[np.ndarray, " obs act"]
+    q: State
+    r: Float[np.ndarray, " act act"]
     noise: float = 0.05
     discount: float = 0.95
 
-    def best_gain(self) -> Matrix:
+    def best_gain(self) -> Gain:
         """K of the optimal policy u = -K x."""
         return self._gain(self._riccati())
 
-    def value(self, x: Float[np.ndarray, " n obs"], gain: Matrix | None = None) -> Float[np.ndarray, " n"]:
+    def value(self, x: Float[np.ndarray, " n obs"], gain: Gain | None = None) -> Float[np.ndarray, " n"]:
         """The expected discounted return from states under u = -gain x; under the optimal policy without `gain`."""
         p = self._riccati() if gain is None else self._lyapunov(gain)
         return -np.einsum("ni,ij,nj->n", x, p, x) - self._floor(p)
@@ -44,11 +45,11 @@ class Linear:
         ahead = np.einsum("ni,ij,nj->n", then, p, then) + self.noise**2 * np.trace(p) + self._floor(p)
         return -now - self.discount * ahead
 
-    def _gain(self, p: Matrix) -> Matrix:
+    def _gain(self, p: State) -> Gain:
         bp = self.discount * self.b.T @ p
         return np.linalg.solve(self.r + bp @ self.b, bp @ self.a)
 
-    def _riccati(self) -> Matrix:
+    def _riccati(self) -> State:
         """The cost matrix P of the optimal policy: the fixed point of value iteration."""
         p = self.q
         for _ in range(100_000):
@@ -58,7 +59,7 @@ class Linear:
             p = following
         raise ValueError("the Riccati iteration does not converge: the system cannot be stabilised at this discount")
 
-    def _lyapunov(self, gain: Matrix) -> Matrix:
+    def _lyapunov(self, gain: Gain) -> State:
         """The cost matrix of u = -gain x, from the linear equation P = Q + K'RK + discount (A-BK)' P (A-BK)."""
         closed = self.a - self.b @ gain
         if self.discount * np.abs(np.linalg.eigvals(closed)).max() ** 2 >= 1.0:
@@ -71,11 +72,11 @@ class Linear:
             n, n
         )
 
-    def _backed_up(self, p: Matrix, gain: Matrix) -> Matrix:
+    def _backed_up(self, p: State, gain: Gain) -> State:
         closed = self.a - self.b @ gain
         return self.q + gain.T @ self.r @ gain + self.discount * closed.T @ p @ closed
 
-    def _floor(self, p: Matrix) -> float:
+    def _floor(self, p: State) -> float:
         """What the noise costs for ever: discount / (1 - discount) noise^2 tr P."""
         return float(self.discount / (1.0 - self.discount) * self.noise**2 * np.trace(p))
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ornstein.envs.make import spec_of
-from ornstein.envs.maze import BALL, GOAL_RADIUS, Maze, maze
+from ornstein.envs.maze import BALL, EDGE, GOAL_RADIUS, XY, Maze, maze
 from ornstein.envs.tracker import STEP, Controller
 from ornstein.noise import generator as named_generator
 
@@ -37,6 +37,7 @@ class PointMass:
         from gymnasium.spaces import Box, Dict
 
         self.maze: Maze = maze(name)
+        self._shift = len(self.maze.walls[0]) / 2, len(self.maze.walls) / 2
         self.limit = max_episode_steps
         self.spec = spec_of("PointMass-v0", {"name": name}, max_episode_steps)
         point, state = Box(-np.inf, np.inf, (2,), np.float64), Box(-np.inf, np.inf, (4,), np.float64)
@@ -68,7 +69,7 @@ class PointMass:
         for axis in (0, 1):
             moved = self.xy.copy()
             moved[axis] += STEP * self.velocity[axis]
-            if self.maze.inside(moved, BALL):
+            if self._fits(moved):
                 self.xy = moved
             else:
                 self.velocity[axis] = 0.0
@@ -78,6 +79,13 @@ class PointMass:
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def _fits(self, xy: XY) -> bool:
+        """Whether the square of the ball's size around a point touches no wall: a quick `maze.inside(xy, BALL)`."""
+        x, y = xy[0] + self._shift[0], self._shift[1] - xy[1]
+        walls, reach = self.maze.walls, BALL - EDGE
+        columns, rows = (int(x - reach), int(x + reach)), (int(y - reach), int(y + reach))
+        return all(walls[row][column] == "." for row in rows for column in columns)
 
     def _near(self) -> bool:
         return bool(np.linalg.norm(self.xy - self.goal) <= GOAL_RADIUS)

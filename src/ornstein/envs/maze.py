@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ SPREAD = 0.25
 """PointMaze's starts and goals lie within this distance of a cell's centre along each axis."""
 
 XY = Float[np.ndarray, " 2"]
+Points = Sequence[Any] | np.ndarray
+"""One point or cell, or many, as an array or as nested sequences."""
 
 
 class Pair(NamedTuple):
@@ -92,21 +94,19 @@ class Maze:
         """The free cells as (row, column), row by row."""
         return np.argwhere(self._grid == ".")
 
-    def centre(self, cell: Sequence[int] | Int[np.ndarray, " *n 2"]) -> Float[np.ndarray, " *n 2"]:
+    def centre(self, cell: Points) -> Float[np.ndarray, " *n 2"]:
         """The coordinates of the middle of cells (row, column)."""
         row, column = np.moveaxis(np.asarray(cell, np.float64), -1, 0)
         rows, columns = self._grid.shape
         return np.stack([column + 0.5 - columns / 2, rows / 2 - row - 0.5], -1)
 
-    def cell(self, xy: Sequence[float] | Float[np.ndarray, " *n 2"]) -> Int[np.ndarray, " *n 2"]:
+    def cell(self, xy: Points) -> Int[np.ndarray, " *n 2"]:
         """The cells (row, column) in which points lie."""
         x, y = np.moveaxis(np.asarray(xy, np.float64), -1, 0)
         rows, columns = self._grid.shape
         return np.stack([np.floor(rows / 2 - y), np.floor(x + columns / 2)], -1).astype(np.int64)
 
-    def inside(
-        self, xy: Sequence[float] | Float[np.ndarray, " *n 2"], clearance: float = 0.0
-    ) -> Bool[np.ndarray, " *n"]:
+    def inside(self, xy: Points, clearance: float = 0.0) -> Bool[np.ndarray, " *n"]:
         """Whether points lie on free ground, at least `clearance` away from every wall along an axis."""
         points = np.asarray(xy, np.float64)[..., None, :]
         low, high = self.boxes[:, :2] - clearance, self.boxes[:, 2:] + clearance
@@ -151,9 +151,9 @@ class Maze:
             self.visible(clear[1:], graph.nodes, clearance)[0], _distance(clear[1:], graph.nodes)[0], np.inf
         )
         total = first[:, None] + graph.length + last[None]
-        i, j = np.unravel_index(int(np.argmin(total)), total.shape)
-        if not np.isfinite(total[i, j]):
+        if not np.isfinite(total).any():
             raise ValueError(f"no path of clearance {clearance} leads from {tuple(start)} to {tuple(goal)}")
+        i, j = np.unravel_index(int(np.argmin(total)), total.shape)
         inner = [int(i)]
         while inner[-1] != j:
             inner.append(int(graph.following[inner[-1], j]))
@@ -202,7 +202,7 @@ class Maze:
         cell = self.cell(xy)
         offset = xy - self.centre(cell)
         room = 0.5 - clearance
-        for i, (row, column) in enumerate(cell):
+        for i, (row, column) in enumerate(cell.tolist()):
             right, left = self._grid[row, column + 1] == "#", self._grid[row, column - 1] == "#"
             above, below = self._grid[row - 1, column] == "#", self._grid[row + 1, column] == "#"
             low = np.array([-room if left else -0.5, -room if below else -0.5])

@@ -113,4 +113,4 @@ def normalise(
     """100 (return - low) / (high - low): where returns lie between two yardsticks, as random and controller."""
     if high == low:
         raise ValueError(f"low = high = {low}: the two yardsticks must differ")
-    return 100.0 * (np.asarray(returns, np.float64) - low) / (high - low)
+    return np.asarray(100.0 * (np.asarray(returns, np.float64) - low) / (high - low))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ornstein.envs.maze import XY, Maze
+from ornstein.noise import generator
 from ornstein.track import KD, KP, track
 from ornstein.types import Draw, Noise, NoiseSpec
 
@@ -39,8 +40,11 @@ def trajectory(
     squared = (np.minimum.accumulate((squared + gain)[::-1])[::-1] - gain).clip(0.0)
     velocity = np.sqrt(squared)
     time = np.concatenate([[0.0], (2 * np.diff(arc) / (velocity[1:] + velocity[:-1])).cumsum()])
-    ticks = np.arange(int(np.ceil(time[-1] / STEP)) + 1) * STEP
-    xy = np.stack([np.interp(ticks, time, path[:, i]) for i in (0, 1)], 1)
+    ticks = np.minimum(np.arange(int(np.ceil(time[-1] / STEP)) + 1) * STEP, time[-1])
+    i = np.searchsorted(time, ticks, side="right").clip(1, len(time) - 1) - 1
+    since, push = ticks - time[i], np.diff(velocity) / np.diff(time)
+    way = arc[i] + velocity[i] * since + 0.5 * push[i] * since**2
+    xy = np.stack([np.interp(way, arc, path[:, axis]) for axis in (0, 1)], 1)
     moved = np.diff(xy, axis=0, prepend=xy[:1]) / STEP
     return np.concatenate([xy, moved], 1)
 
@@ -91,10 +95,10 @@ class Controller:
     def driver(self, seed: int = 0) -> Callable[[Any], Float[np.ndarray, " 2"]]:
         """The same policy as a function of one environment's observation (vector or goal dictionary), without tensors.
 
-        It remembers its ride, so each environment needs its own; a jump of the ball tells it of a new episode. Recording
-        by it is several times as fast.
+        It remembers its ride, so each environment needs its own; a jump of the ball tells it of a new episode.
+        Recording by it is several times as fast.
         """
-        source = np.random.default_rng(np.random.SeedSequence((seed, 0xD0)))
+        source = generator("drive", seed)
         goal, ride, age, last = np.full(2, np.nan), np.zeros((1, 4)), 0, np.zeros(2)
 
         def drive(obs: Any) -> Float[np.ndarray, " 2"]:
@@ -107,7 +111,8 @@ class Controller:
             lag = ride[min(age + 1, len(ride) - 1)] - state[:4]
             age, last = age + 1, np.array(state[:2])
             force = KP * lag[:2] + KD * lag[2:]
-            return np.clip(np.clip(force, -1.0, 1.0) + self.jitter * source.standard_normal(2), -1.0, 1.0)
+            noise = self.jitter * torch.randn(2, generator=source).double().numpy() if self.jitter else 0.0
+            return np.clip(np.clip(force, -1.0, 1.0) + noise, -1.0, 1.0)
 
         return drive
 
