@@ -49,6 +49,7 @@ constraint asks for it.
 """
 
 
+@runtime_checkable
 class Process(Protocol):
     """A noise process, known by its rates and by their inverse in lam = log(alpha / sigma)."""
 

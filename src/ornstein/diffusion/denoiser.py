@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ Network = Callable[[X, Time, Any], X]
 """F(x, label, cond): what is trained."""
 
 
+@runtime_checkable
 class Predict(Protocol):
     """A parameterisation: what the network is shown, what it is trained on, and x0 from its output."""
 
@@ -176,6 +177,7 @@ class Precondition:
         return torch.rsqrt(point.sigma**2 + (point.alpha * self.sigma_data) ** 2)
 
 
+@runtime_checkable
 class Clock(Protocol):
     """How the network is told the level."""
 

@@ -7,7 +7,7 @@ step costs a handful of tensor operations beside the network.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     rows: Sequence[Row]
 
 
+@runtime_checkable
 class Solver(Protocol):
     """One step of an integrator from noise to data.
 
