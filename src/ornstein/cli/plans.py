@@ -98,7 +98,7 @@ def text(arrays: dict[str, Any]) -> str:
 
 def _draw(out: Path, obs: Float[Tensor, " n obs"], arrays: dict[str, Any], env: str) -> None:
     """One small maze per start-goal pair, with its plan."""
-    from ornstein.view.maze import Panel, draw_plans
+    from ornstein.view.plot import Panel, draw_plans
 
     rows = obs.tolist()
     panels = [
