@@ -14,7 +14,7 @@ def track(
     plan: Float[Tensor, " n horizon 4"],
     age: Float[Tensor, " n"],
     *,
-    stride: float = 1.0,
+    stride: int | float = 1,
     kp: float = KP,
     kd: float = KD,
 ) -> Float[Tensor, " n 2"]:

@@ -216,7 +216,7 @@ class LogSigma:
 
     def label(self, point: Point) -> Time:
         """The logarithm, scaled."""
-        return torch.log(point.sigma / point.alpha).flatten() * self.scale
+        return (torch.log(point.sigma / point.alpha).flatten() * self.scale).expand(point.t.shape)
 
 
 class Denoiser(nn.Module):

@@ -10,7 +10,7 @@ from ornstein.systems.planners.diffuser import Config, Diffuser, Plan
 from ornstein.types import Average, Descend, Segments, Spaces
 
 GOAL = Config(
-    task="goal", horizon=8, diffusion_steps=6, calls=6, width=8, multipliers=(1, 2), normalizer="limits", bound=1.0,
+    task="goal", horizon=8, diffusion_steps=6, calls=6, width=16, multipliers=(1, 2), normalizer="limits", bound=1.0,
     action_weight=1.0, candidates=1,
 )  # fmt: skip
 RETURN = replace(GOAL, task="return", normalizer="gaussian", bound=None, action_weight=10.0, candidates=5)
@@ -101,6 +101,7 @@ def test_the_guide_moves_plans_to_higher_value():
     reached = []
     for scale in (0.0, 5.0):
         agent = planner(replace(RETURN, guide_scale=scale, candidates=1), ROBOT)
+        agent.ema.network.forward = lambda x, label, cond: 0.9 * x  # type: ignore[method-assign]
         agent.value_ema.forward = lambda x, label: x[:, :, 0].sum(1)  # type: ignore[method-assign]
         reached.append(planned(agent, torch.zeros(64, 3)).action[:, :, 0].mean())
     assert reached[1] > reached[0] + 0.3

@@ -22,6 +22,7 @@ from ornstein.diffusion.grid import karras
 from ornstein.diffusion.process import Karras, point
 from ornstein.diffusion.sampler import Sampler
 from ornstein.diffusion.solver import Heun
+from ornstein.diffusion.stochastic import Churn
 from ornstein.fit import Run, fit
 from ornstein.nets.mlp import ResidualMLP
 from ornstein.noise import draw, generator
@@ -77,8 +78,8 @@ class SynthER(nn.Module):
         self.denoiser = Denoiser(network, self.process, Precondition(1.0), clock=LogSigma())
         self.ema = deepcopy(self.denoiser).requires_grad_(False)
         self.normalizer = Gaussian(self.size)
-        heun = Heun(churn=c.churn / c.calls, low=c.churn_min, high=c.churn_max, inflate=c.churn_noise)
-        self.sampler = Sampler(karras(self.process, c.calls, c.rho), heun, scale=c.sigma_max)
+        solver = Churn(Heun(), self.process, c.churn / c.calls, c.churn_min, c.churn_max, c.churn_noise)
+        self.sampler = Sampler(karras(self.process, c.calls, c.rho), solver, scale=c.sigma_max)
 
     def phases(self) -> tuple[Phase, ...]:
         """The denoiser and its average."""
