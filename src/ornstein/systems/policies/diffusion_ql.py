@@ -118,6 +118,8 @@ class DiffusionQL(nn.Module):
         action = self.box.to_unit(batch.action)
         level = drawn_level(self.chain, noise["t"], action)
         cloning = self.actor.regression(action, level, noise["eps"], batch.obs).mean()
+        if self.config.eta == 0:  # the control arm: the critic selects candidates, but does not teach the actor
+            return cloning, {"cloning": cloning}
         q = self.critics(batch.obs, self.sampler(self.actor.given(batch.obs), noise))
         first, second = q.mean(1).unbind(0)
         size = q.detach().abs().mean(1)
@@ -158,6 +160,17 @@ MAZE = Config(backup_candidates=10, steps=1_000_000)
 PRESETS = {
     "locomotion": BASE,
     "fast": replace(BASE, activation="silu", steps=30_000),  # a CPU's; SiLU costs a ninth of Mish there
+    "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
+        BASE,
+        activation="silu",
+        clip=4.0,
+        lr=1e-3,
+        critic_lr=1e-3,
+        n_step=5,
+        ema_rate=0.01,
+        batch_size=128,
+        steps=10_000,
+    ),
     "halfcheetah-medium": replace(BASE, clip=9.0),
     "halfcheetah-medium-replay": replace(BASE, clip=2.0),
     "halfcheetah-medium-expert": replace(BASE, clip=7.0),
