@@ -1,5 +1,6 @@
 """A small learner with two networks, a target and noise: enough to exercise every part of the training loop."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -38,22 +39,24 @@ class Table:
         return self
 
 
+FAST = Adam(1e-2, clip=1.0, schedule="cosine", warmup=3)
+
+
 class Two(nn.Module):
     """A regressor, a follower of it trained through it, and an averaged copy that feeds the follower's target."""
 
-    def __init__(self, *, clip: float = 1.0, every: int = 2, accumulate: int = 1) -> None:
+    def __init__(self, *, adam: Adam = FAST, every: int = 2, width: int = 8) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 1))
+        self.first = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, 1))
         self.second = nn.Linear(3, 1)
         self.average = deepcopy(self.first).requires_grad_(False)
-        self.clip, self.every, self.accumulate = clip, every, accumulate
-        self.blow_up_at: float | None = None
+        self.adam, self.every = adam, every
 
     def phases(self) -> tuple[Phase, ...]:
-        fast = Adam(1e-2, clip=self.clip, schedule="cosine", warmup=3, accumulate=self.accumulate)
+        coin = {"coin": Draw("uniform", per="update")}
         return (
-            Descend("first", self.first, self.first_loss, fast, {"eps": Draw("normal", (3,))}),
-            Descend("second", self.second, self.second_loss, Adam(3e-3), {"coin": Draw("uniform", per="update")}, every=self.every),
+            Descend("first", self.first, self.first_loss, self.adam, {"eps": Draw("normal", (3,))}),
+            Descend("second", self.second, self.second_loss, Adam(3e-3), coin, every=self.every),
             Average(self.average, self.first, 0.05, every=2, after=4, before="copy"),
         )
 
@@ -68,3 +71,58 @@ class Two(nn.Module):
         through = self.first(batch.x).squeeze(-1)
         value = torch.where(noise["coin"] < 0.5, functional.mse_loss(own, target), functional.mse_loss(own, through))
         return value, {}
+
+
+class Line(nn.Module):
+    """y = w x + b with one phase whose settings a test chooses, and an average of it if asked for."""
+
+    def __init__(self, adam: Adam, *, average: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 1)
+        self.mean = deepcopy(self.line).requires_grad_(False)
+        self.adam, self.average = adam, average
+
+    def phases(self) -> tuple[Phase, ...]:
+        descend = Descend("line", self.line, self.loss, self.adam, {})
+        return (descend,) if self.average is None else (descend, Average(self.mean, self.line, **self.average))
+
+    def loss(self, batch: Rows, noise: Noise) -> tuple[Tensor, Metrics]:
+        return (self.line(batch.x).squeeze(-1) - batch.y).square().mean(), {}
+
+
+def learners(count: int, *, dtype: torch.dtype = torch.float32, **options: Any) -> list[Two]:
+    """Learners with first weights of their own."""
+    found = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        found.append(Two(**options).to(dtype))
+    return found
+
+
+def batch_and_noise(seeds: int | None, rows: int = 16, *, step: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """A batch and the noise of both phases of `Two`, with a leading seed axis if `seeds` is given."""
+    source = torch.Generator().manual_seed(step)
+    lead = () if seeds is None else (seeds,)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*lead, *shape, generator=source, dtype=dtype)
+
+    x = normal(rows, 3)
+    noises = {"first": {"eps": normal(rows, 3)}, "second": {"coin": torch.rand(lead, generator=source, dtype=dtype)}}
+    return Rows(x, x.sum(-1) + 0.1 * normal(rows)), noises
+
+
+def row(batch: Any, noises: Any, i: int) -> Any:
+    """The batch and noise of one seed."""
+    return type(batch)(*(field[i] for field in batch)), {p: {n: d[i] for n, d in e.items()} for p, e in noises.items()}
+
+
+def weights(learner: nn.Module) -> dict[str, Tensor]:
+    """A copy of the learner's weights."""
+    return {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
+
+
+def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """The largest difference of two sets of weights."""
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)

@@ -67,14 +67,15 @@ def write(
     return target
 
 
-def rewind(run: Path, step: int, *, good: bool = True) -> None:
-    """Forget the checkpoints after `step`, and let the links point as they did when it was written."""
+def rewind(run: Path, step: int, *, keep: int = 2, spare: Collection[int] = (), good: bool = True) -> None:
+    """Leave the checkpoints and links as `write` would have left them after `step`, wherever it was interrupted."""
     sweep(run / "checkpoints")
     if good:
         point(run, "last", f"{step:08d}")
     for later in [s for s in steps(run) if s > step]:
         _discard(run / "checkpoints" / f"{later:08d}")
     _point_to_best(run)
+    _prune(run, keep, spare)
 
 
 def point(run: Path, name: str, target: str) -> None:

@@ -60,12 +60,12 @@ class Ledger:
         if raw["stage"] == stage and not self.run.resume:
             raise ValueError(f"{self.folders[0]}: holds another run; choose an empty directory, or resume it")
         self.dead = {i: state["diverged"] for i, state in enumerate(positions) if state["diverged"]}
+        done = Position(raw["done"])
         if self.run.resume:
             for i, folder in enumerate(self.folders):
-                checkpoint.rewind(folder, total, good=i not in self.dead)
+                checkpoint.rewind(folder, total, keep=self.run.keep, spare=done.ends(), good=i not in self.dead)
         if stage in raw["done"]:
             self.finished = True
-            done = Position(raw["done"])
             end = dict(zip(done.done, done.ends(), strict=True))[stage]
             self.saved = [checkpoint.locate(folder, end) for folder in self.folders]
         elif raw["stage"] == stage:

@@ -78,15 +78,16 @@ class Descent:
 
     def _clipped(self, gradients: list[Tensor], norm: Tensor) -> Sequence[Tensor]:
         """Gradients of norm at most `clip`, by the factor of torch.nn.utils.clip_grad_norm_."""
-        if not self.phase.adam.clip:
+        clip = self.phase.adam.clip
+        if not clip:
             return gradients
-        factor = self.phase.adam.clip / (norm + 1e-6)
-        if not self.life.static and not bool((factor < 1.0).any()):
-            return gradients
-        factor = factor.clamp(max=1.0)
         if self.stacked:
+            factor = (clip / (norm + 1e-6)).clamp(max=1.0)
             return [g * column(factor, g, stacked=True) for g in gradients]
-        return torch._foreach_mul(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+        if self.life.static:
+            return torch._foreach_mul(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
+        factor = clip / (norm.item() + 1e-6)
+        return torch._foreach_mul(gradients, factor) if factor < 1.0 else gradients  # pyright: ignore[reportPrivateImportUsage]
 
     def _of_the_living(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Zero gradients and first moments for dead seeds: Adam then moves them by exactly nothing."""

@@ -1,5 +1,6 @@
 """Which seeds of a training are alive, and what the others died of."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -29,9 +30,9 @@ class Life:
 
     def judge(self, phase: str, loss: Float[Tensor, " seeds"], norm: Float[Tensor, " seeds"]) -> bool:
         """Note who dies in this phase of the step on the clock; whether the dead have to be masked out."""
-        fine = torch.isfinite(norm) & (loss.abs() < self.limit)  # a NaN compares false
-        if not self.masked and bool(fine.all()):
+        if not self.masked and self._plainly_fine(loss.tolist(), norm.tolist()):
             return False
+        fine = torch.isfinite(norm) & (loss.abs() < self.limit)  # a NaN compares false
         record, now = self.records[phase], self.clock.expand(len(fine))
         newly = self.alive & ~fine
         record.copy_(torch.where(newly, torch.stack([now, loss.double(), norm.double()]), record))
@@ -41,6 +42,10 @@ class Life:
             if not bool(self.alive.any()):
                 raise Diverged(next(iter(self.causes().values())))
         return self.masked
+
+    def _plainly_fine(self, losses: list[float], norms: list[float]) -> bool:
+        """The same judgement on the host, where a handful of numbers is quicker than as many tensor operations."""
+        return all(map(math.isfinite, norms)) and all(abs(loss) < self.limit for loss in losses)
 
     def end(self, seed: int) -> None:
         """Freeze the seed at this position: it died in an earlier session or stage."""

@@ -1,7 +1,7 @@
 """How the seeds of a run are updated: all together over a leading axis, or one after the other."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Together:
         steps: int,
         mode: Mode = "eager",
         loss_limit: float = 1e9,
-        like: Self | None = None,
+        like: "Together | None" = None,
     ) -> None:
         self.update = Update(
             learners, steps=steps, mode=mode, loss_limit=loss_limit, like=like.update if like else None

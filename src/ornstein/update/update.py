@@ -5,7 +5,7 @@ A learner only declares phases. This room decides how they run: eagerly, compile
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Update:
         steps: int,
         mode: Mode = "eager",
         loss_limit: float = 1e9,
-        like: Self | None = None,
+        like: "Update | None" = None,
     ) -> None:
         self.learners, self.template = list(learners), learners[0]
         self.phases: tuple[Phase, ...] = self.template.phases()  # pyright: ignore[reportCallIssue]
