@@ -206,7 +206,8 @@ def _run_all(
             left = (time.monotonic() - began) / done * (len(todo) - done)
             place = f"{row['file']}:{row['line']}"
             print(f"{done}/{len(todo)} {row['outcome']:9} {place} {row['kind']}: {row['mutated'][:80]}", flush=True)
-            print(f"{left / 60:.0f} min left", end="\r", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"{left / 60:.0f} min left", end="\r", file=sys.stderr, flush=True)
             yield row
     for process in workers:
         os.waitpid(process, 0)

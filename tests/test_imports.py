@@ -1,6 +1,7 @@
 """The lines of the house: who may import whom, no cycles, sizes, docstrings, a light package import."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -51,9 +52,14 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in FILES}
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, *, inside_functions: bool = True) -> set[str]:
     """The modules of the package that a file imports, without the leading `ornstein.`."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     lazy = set()
     if not inside_functions:
         functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -141,14 +147,14 @@ def test_files_and_functions_keep_their_size(path):
     text = path.read_text()
     lines = len(text.splitlines())
     assert lines <= 400, f"{path} has {lines} lines, at most 400: a part of it deserves a name of its own"
-    for function in functions(ast.parse(text)):
+    for function in functions(tree_of(path)):
         length = (function.end_lineno or 0) - function.lineno + 1
         assert length <= 60, f"{path}:{function.lineno}: {function.name} has {length} lines, at most 60"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: module_of(p) or "ornstein")
 def test_everything_public_is_documented_and_annotated(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     assert ast.get_docstring(tree) or path.name == "__init__.py", f"{path}: no docstring"
     for node in public(tree):
         where = f"{path}:{node.lineno}: {node.name}"
@@ -168,7 +174,7 @@ def test_everything_public_is_documented_and_annotated(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: module_of(p) or "ornstein")
 def test_public_signatures_are_plain(path):
-    for node in public(ast.parse(path.read_text())):
+    for node in public(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
             where = f"{path}:{node.lineno}: {node.name}"
             assert node.args.kwarg is None, f"{where} takes **{node.args.kwarg and node.args.kwarg.arg}"
@@ -186,7 +192,7 @@ THIRD_PARTY = {"gymnasium", "gymnasium_robotics", "mujoco", "h5py", "minari", "m
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: module_of(p) or "ornstein")
 def test_environments_and_file_formats_are_imported_inside_functions(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
     names = {alias.name for n in top if isinstance(n, ast.Import) for alias in n.names}
     names |= {n.module or "" for n in top if isinstance(n, ast.ImportFrom)}
@@ -204,7 +210,7 @@ DRAWS = {"randn", "rand", "randint", "randperm", "multinomial", "normal", "berno
 @pytest.mark.parametrize("path", FILES, ids=lambda p: module_of(p) or "ornstein")
 def test_draws_name_their_generator(path):
     """Only first weights, drawn in `__init__`, come from torch's global generator."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     first = {id(n) for f in functions(tree) if f.name == "__init__" for n in ast.walk(f)}
     for node in ast.walk(tree):
         if id(node) in first or not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
