@@ -20,7 +20,7 @@ class Still:
         return ()
 
     def act(self, obs, carry, noise):
-        return torch.zeros(len(obs), 1), carry
+        return torch.zeros(len(obs), 2 if obs.shape[1] == 6 else 1), carry
 
 
 class Tally(Still):
@@ -118,7 +118,7 @@ def test_the_seed_changes_environment_and_noise_and_repeats_both():
 
 def test_each_episode_has_its_own_streams():
     resets = [seeds(3, e)[0] for e in range(50)] + [seeds(4, e)[0] for e in range(50)]
-    assert len(set(resets)) == 100
+    assert len(set(resets)) == 100 and 2**28 < max(resets) < 2**31
     rows = draw_rows({"a": Draw("normal", (2,)), "u": Draw("uniform")}, [seeds(3, e)[1] for e in (0, 1)])
     alone = draw_rows({"a": Draw("normal", (2,)), "u": Draw("uniform")}, [seeds(3, 1)[1]])
     assert rows["a"].shape == (2, 2) and rows["u"].shape == (2,)
@@ -241,6 +241,63 @@ def test_bad_requests_are_refused():
         evaluate(Still(), Counter, episodes=0)
     with pytest.raises(ValueError, match="2 reset options for 3 episodes"):
         evaluate(Still(), Counter, episodes=3, options=[{}, {}])
+
+
+class Clock:
+    """Time that passes only when the policy says so."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+class Timed(Planner):
+    def __init__(self, clock, plan_every):
+        super().__init__(plan_every)
+        self.clock = clock
+
+    def plan(self, obs, carry, noise):
+        self.clock.now += 0.5
+        return super().plan(obs, carry, noise)
+
+    def act(self, obs, carry, noise):
+        self.clock.now += 0.25
+        return super().act(obs, carry, noise)
+
+
+def test_times_are_medians_of_single_calls_in_milliseconds(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("ornstein.evaluate.time", clock)
+    found = evaluate(Timed(clock, 2), lambda: Counter(4), episodes=1)
+    assert found.act_ms_median == 250.0 and found.plan_ms_median == 500.0
+    assert found.seconds == 4 * 0.25 + 2 * 0.5
+    assert evaluate(Still(), Counter, episodes=1).plan_ms_median is None
+
+
+def test_what_is_made_here_is_closed_here_and_little_is_asked_for_by_default():
+    closed, made = [], []
+
+    def factory():
+        env = Counter(1)
+        env.close = lambda: closed.append(env)
+        made.append(env)
+        return env
+
+    found = evaluate(Still(), factory)
+    assert len(found.returns) == 10 and len(made) == 10 and closed == made
+    assert found.paths == () and found.seed == 0
+    evaluate(Still(), factory, episodes=12)
+    assert len(made) == 20
+    vector = Vector(factory, 1)
+    evaluate(Still(), vector, episodes=1)
+    assert vector.envs[0] not in closed
+
+
+def test_goal_environments_give_the_goal_to_the_policy():
+    assert evaluate(Sized(Spaces(obs=4, act=2, goal=2)), "PointMass-v0", episodes=1, max_steps=2).lengths == (2,)
+    with pytest.raises(ValueError, match=r"size 6 \(4 \+ goal 2\), but the policy was built for 2"):
+        evaluate(Sized(Spaces(obs=2, act=2)), "PointMass-v0", episodes=1)
 
 
 class Module(nn.Module):

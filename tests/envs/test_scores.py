@@ -6,6 +6,7 @@ import pytest
 
 from ornstein.envs.scores import DATASETS, ENVIRONMENTS, FAMILIES, family, normalise, reference, score
 
+RANDOM_SUM, EXPERT_SUM = -1637.485152, 61048.220795
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "reference-results" / "d4rl_reference_scores.json"
 
 
@@ -41,6 +42,7 @@ def test_every_published_name_and_no_other():
 
 def test_counts_of_names():
     assert len(DATASETS) == 147 and len(FAMILIES) == 31
+    assert {"pen-human-v0", "pen-human-v1", "antmaze-umaze-v0", "antmaze-umaze-v2"} <= set(DATASETS)
     assert sum(name.startswith("hopper-") for name in DATASETS) == 17
     assert "hopper-full-replay-v0" not in DATASETS and "antmaze-umaze-v1" not in DATASETS
 
@@ -51,6 +53,7 @@ def test_counts_of_names():
         ("Hopper-v4", "hopper"),
         ("Hopper-v5", "hopper"),
         ("HalfCheetah-v2", "halfcheetah"),
+        ("Hopper-v3", "hopper"),
         ("pkg.module:Walker2d-v4", "walker2d"),
         ("Ant-v4?terminate_when_unhealthy=false", "ant"),
         ("AdroitHandDoor-v1", "door"),
@@ -64,6 +67,12 @@ def test_counts_of_names():
 )
 def test_environments_lead_to_their_family_only_where_the_task_is_the_same(name, expected):
     assert family(name) == expected
+
+
+def test_no_constant_has_changed():
+    """Sums over all families of the published table."""
+    assert sum(reference.random for reference, _ in FAMILIES.values()) == pytest.approx(RANDOM_SUM, abs=1e-5)
+    assert sum(reference.expert for reference, _ in FAMILIES.values()) == pytest.approx(EXPERT_SUM, abs=1e-5)
 
 
 def test_every_environment_has_a_family():

@@ -34,8 +34,10 @@ def test_the_force_by_hand():
     np.testing.assert_allclose(
         track(obs, PLAN, torch.tensor([0.0]), stride=4.0, kp=2.0, kd=0.0)[0], [0.02, 0.0], atol=1e-7
     )
-    far = track(torch.zeros(1, 4), PLAN, torch.tensor([7.0]), stride=4.0)
-    assert far.tolist() == [[1.0, 1.0]]
+    assert (KP, KD) == (16.0, 1.5)
+    for sign in (1.0, -1.0):
+        far = track(torch.zeros(1, 4), sign * PLAN, torch.tensor([7.0]), stride=4.0)
+        assert far.tolist() == [[sign, sign]]
 
 
 def test_rows_are_tracked_each_at_its_own_age():
