@@ -9,13 +9,11 @@ _HOMES = {
     "load": "ornstein.system",
     "System": "ornstein.system",
     "Run": "ornstein.fit",
-    "fit": "ornstein.fit",
-    "evaluate": "ornstein.evaluate",
     "Episodes": "ornstein.data.episodes",
     "Spaces": "ornstein.types",
     "Source": "ornstein.source",
 }
-__all__ = ["System", "Run", "Episodes", "Source", "Spaces", "__version__", "evaluate", "fit", "load"]  # noqa: F822, RUF022
+__all__ = ["Episodes", "Run", "Source", "Spaces", "System", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
