@@ -89,4 +89,7 @@ def strided(process: DiscreteVP, n: int, spacing: Spacing = "trailing") -> Grid:
 
 def _lam(process: Process, start: float, end: float) -> Tensor:
     alpha, sigma = process.rates(torch.tensor([start, end], dtype=torch.float64))
-    return torch.log(alpha / sigma)
+    lam = torch.log(alpha / sigma)
+    if not bool(torch.isfinite(lam).all()):
+        raise ValueError(f"log(alpha / sigma) runs from {lam[0]} to {lam[1]}: lower `start` or raise `end`")
+    return lam
