@@ -81,8 +81,9 @@ def main(steps: int = 6000, seed: int = 0) -> dict[str, Any]:
     say("generating")
     made = columns(agent.generate(COUNT, seed))
     hook.remove()
+    agent.ema.bound = 1.0
+    clamped = columns(agent.generate(COUNT, seed))
     shuffled = torch.cat((made[:, :4], made[torch.randperm(COUNT, generator=generator("shuffle")), 4:]), 1)
-    clamped = ((made - mean) / spread).clamp(-1, 1) * spread + mean
     radius = made[:, 0].square() + made[:, 1].square()
     unit, real_unit = (made - mean) / spread, (real - mean) / spread
     return {
