@@ -249,23 +249,24 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 
 BASE = Config()
-MAZE = Config(
-    task="goal", diffusion_steps=256, calls=256, horizon=256, multipliers=(1, 4, 8), normalizer="limits", bound=1.0,
-    action_weight=1.0, candidates=1, steps=2_000_000, batch_size=64,
+MAZE = replace(
+    BASE, task="goal", diffusion_steps=256, calls=256, horizon=256, multipliers=(1, 4, 8), normalizer="limits", bound=1.0,
+    action_weight=1.0, candidates=1, steps=2_000_000,
 )  # fmt: skip
-CHEETAH = replace(BASE, horizon=4, multipliers=(1, 4, 8), attention=True, guide_scale=1e-3, guide_stop=4)
+FAST = replace(  # minutes of one core
+    MAZE, diffusion_steps=64, calls=16, solver=DDIM(), horizon=32, stride=4, width=16, multipliers=(1, 2, 4), lr=1e-3,
+    ema_after=200, steps=3_000,
+)  # fmt: skip
 PRESETS = {
     "locomotion": BASE,
     "hopper-medium-expert": replace(BASE, guide_scale=1e-4, guide_stop=4),
-    "halfcheetah": CHEETAH,
+    "halfcheetah": replace(BASE, horizon=4, multipliers=(1, 4, 8), attention=True, guide_scale=1e-3, guide_stop=4),
     "maze-umaze": replace(MAZE, diffusion_steps=64, calls=64, horizon=128),
     "maze-medium": MAZE,
     "maze-large": replace(MAZE, horizon=384),
-    "maze-fast": replace(
-        MAZE, diffusion_steps=64, calls=16, solver=DDIM(), horizon=32, stride=6, width=16, multipliers=(1, 2, 4),
-        lr=1e-3, ema_after=200, steps=4_000,
-    ),
-}  # fmt: skip
+    "maze-fast": FAST,
+    "maze-large-fast": replace(FAST, horizon=64, stride=8, width=32, steps=15_000),
+}
 TARGETS: dict[str, str | float] = {
     "halfcheetah-medium-expert": "88.9 +- 0.3", "hopper-medium-expert": "103.3 +- 1.3",
     "walker2d-medium-expert": "106.9 +- 0.2",
