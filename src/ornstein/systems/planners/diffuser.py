@@ -250,8 +250,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 BASE = Config()
 MAZE = replace(
-    BASE, task="goal", diffusion_steps=256, calls=256, horizon=256, multipliers=(1, 4, 8), normalizer="limits", bound=1.0,
-    action_weight=1.0, candidates=1, steps=2_000_000,
+    BASE, task="goal", diffusion_steps=256, calls=256, horizon=256, multipliers=(1, 4, 8), normalizer="limits",
+    bound=1.0, action_weight=1.0, candidates=1, steps=2_000_000,
 )  # fmt: skip
 FAST = replace(  # minutes of one core
     MAZE, diffusion_steps=64, calls=16, solver=DDIM(), horizon=32, stride=4, width=16, multipliers=(1, 2, 4), lr=1e-3,
