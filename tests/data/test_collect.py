@@ -349,3 +349,28 @@ def test_policies_and_environments_that_do_not_fit_are_refused():
 
     with pytest.raises(DataError, match=r"parts \['image'\], but 'observation'"):
         collect(Parts(), lambda obs: [0.0], episodes=1)
+
+
+def test_the_maze_of_the_demo_under_its_controller(same, tmp_path):
+    """Real physics: errands in PointMaze, with a goal that moves within the episode, recorded, saved and read back."""
+    pytest.importorskip(
+        "gymnasium_robotics", reason="gymnasium-robotics is not installed: pip install 'ornstein[envs]'"
+    )
+    from ornstein.data.open import open_dataset, save_dataset
+    from ornstein.envs.maze import maze
+    from ornstein.envs.point import Errands
+    from ornstein.envs.tracker import Controller
+
+    env = Errands("umaze", max_episode_steps=300)
+    data = collect(env, Controller(maze("umaze")), steps=600, seed=1)
+    env.close()
+    assert data.lengths.tolist() == [300, 300]
+    assert (data.spaces.obs, data.spaces.act, data.spaces.goal) == (4, 2, 2)
+    assert data.belongs_to("goal") == "row"
+    assert "umaze" in data.env
+    assert data.reward.sum() > 0
+    distance = (data.obs[:, :2] - data.extras["goal"]).norm(dim=1)
+    assert distance.min() < 0.15
+    for name in ("maze.h5", "maze.npz", "maze-v0"):
+        save_dataset(data, tmp_path / name)
+        same(open_dataset(tmp_path / name, cache=False), data)

@@ -189,6 +189,13 @@ def test_others_find_what_they_look_for_in_our_files(record, tmp_path):
         assert "next_observations" not in file
 
 
+def test_a_damaged_list_of_extras(record, tmp_path):
+    d4rl.write(record(), tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["extras"] = "["
+    refused(tmp_path / "a.h5", "attribute 'extras' is damaged")
+
+
 def refused(path, message, kind=DataError):
     with pytest.raises(kind, match=message) as caught:
         d4rl.read(path)

@@ -25,6 +25,11 @@ def test_goals_are_appended_to_each_observation(record):
         assert set(appended.extras) == {"seed"}
 
 
+def test_a_goal_per_step_stays_with_its_steps(record):
+    appended = append_goal(record((3, 2, 2), extras={"goal": torch.arange(7.0)[:, None]}))
+    assert appended.obs[:, 2].tolist() == [0, 1, 2, 2, 3, 4, 4, 5, 6, 6]
+
+
 def test_without_a_goal_there_is_nothing_to_append(record):
     with pytest.raises(DataError, match="no extra 'goal' among none"):
         append_goal(record())
@@ -47,6 +52,10 @@ def test_reward_transforms_by_hand(record):
     assert changed["antmaze-cql"] == [-2, 2, 34, 6, 10]
     assert changed["locomotion-iql"] == [0, 125, 1125, 250, 375]
     assert transform_reward(data, "none") is data
+
+
+def test_a_small_range_of_returns_can_be_scaled(record):
+    assert transform_reward(record((1, 1), reward=[0.0, 0.5]), "locomotion-iql").reward.tolist() == [0, 1000]
 
 
 def test_equal_returns_cannot_be_scaled(record):

@@ -174,6 +174,19 @@ def test_observations_of_unknown_parts_are_refused(broken):
         minari.read(broken(change))
 
 
+def test_metadata_that_contradict_the_data_are_refused(broken):
+    path = broken(lambda file: None)
+    metadata = json.loads((path / "data" / "metadata.json").read_text())
+    for key, value, message in (
+        ("action_space", "{", r"'action_space' in metadata\.json is damaged"),
+        ("env_spec", 3.5, r"'env_spec' in metadata\.json is damaged"),
+        ("ornstein_extras", {"mood": "step"}, r"'infos/mood' is missing in episode 0"),
+    ):
+        (path / "data" / "metadata.json").write_text(json.dumps(metadata | {"ornstein_env": "", key: value}))
+        with pytest.raises(DataError, match=message):
+            minari.read(path)
+
+
 def test_damaged_metadata_and_data_are_refused(broken, record, tmp_path):
     path = broken(lambda file: None)
     (path / "data" / "metadata.json").write_text("{")

@@ -113,6 +113,13 @@ def test_index_outside_is_an_error(record):
         data.gather(torch.tensor([4]))
 
 
+@pytest.mark.parametrize("discount", [0.0, 1.0])
+def test_discounts_at_the_ends_of_their_range(record, discount):
+    batch = everything(transitions(record((3,)), discount=discount, n=2))
+    assert batch.reward.tolist() == [1 + 2 * discount, 2 + 3 * discount, 3]
+    assert batch.discount.tolist() == [discount**2, discount**2, discount]
+
+
 def test_wrong_arguments_are_refused(record):
     for wrong in ({"n": 0}, {"discount": 1.5}, {"discount": -0.1}):
         with pytest.raises(DataError, match="at least one step and a discount in"):

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -88,11 +87,6 @@ def store(episodes: Episodes, entry: Path) -> None:
                 f"{reason}; this was the cache: set ORNSTEIN_CACHE to a folder with room, or open with cache=False"
             )
             raise OSError(error.errno, message) from error
-
-
-def forget(entry: Path) -> None:
-    """Remove an entry."""
-    shutil.rmtree(entry, ignore_errors=True)
 
 
 def _file(name: str) -> str:

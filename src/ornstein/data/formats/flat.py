@@ -109,7 +109,12 @@ def next_observations(episodes: Episodes) -> np.ndarray:
 
 def infos_of(attributes: Attributes) -> list[str]:
     """The names of extras under `infos` that a file of ours lists, and `goal`, which D4RL's mazes have."""
-    listed = json.loads(str(attributes.get("extras", "[]")))
+    try:
+        listed = json.loads(str(attributes.get("extras", "[]")))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"attribute 'extras' is damaged ({error}), but a JSON list of names is expected: mend it"
+        ) from error
     return list(dict.fromkeys([*listed, "goal"]))
 
 

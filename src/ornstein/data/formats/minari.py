@@ -181,6 +181,10 @@ def _gather(records: Iterator[Record], metadata: Mapping[str, Any]) -> Episodes:
         reward.append(record["rewards"])
         ends.append(_ended(record, e))
         for name in kinds:
+            if name not in record["infos"]:
+                raise DataError(
+                    f"'infos/{name}' is missing in episode {e}, but {METADATA} lists it: copy the set again"
+                )
             extras[name].append(np.asarray(record["infos"][name][()]))
     joined = {name: as_extra(name, np.concatenate(parts)) for name, parts in extras.items()}
     low, high = _bounds(metadata)
@@ -218,15 +222,23 @@ def _ended(record: Record, episode: int) -> bool:
 
 
 def _bounds(metadata: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    space = json.loads(metadata.get("action_space") or "{}")
+    space = _inner(metadata, "action_space")
     if space.get("type") != "Box" or len(space.get("shape", ())) != 1:
         return (), ()
     return tuple(map(float, space["low"])), tuple(map(float, space["high"]))
 
 
 def _environment(metadata: Mapping[str, Any]) -> str:
-    told = json.loads(metadata.get("env_spec") or "{}")
-    return str(metadata.get("ornstein_env") or (told or {}).get("id", ""))
+    return str(metadata.get("ornstein_env") or _inner(metadata, "env_spec").get("id", ""))
+
+
+def _inner(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object that the metadata hold as JSON text; empty if they do not."""
+    try:
+        told = json.loads(metadata.get(name) or "{}")
+    except (TypeError, json.JSONDecodeError) as error:
+        raise DataError(f"'{name}' in {METADATA} is damaged ({error}), but JSON is expected: copy it again") from error
+    return told if isinstance(told, dict) else {}
 
 
 def _download(name: str) -> Path:
