@@ -1,7 +1,7 @@
 """A CUDA graph played on the CPU: records the operations of some work, and repeats them on the very same tensors.
 
-As with a CUDA graph, no Python runs in a replay, results appear where they first did, and reading a tensor back to the host
-while recording is an error. So work that rebinds a tensor, branches on one or reads one is found out here.
+As with a CUDA graph, no Python runs in a replay, results appear where they first did, and reading a tensor back to the
+host while recording is an error. So work that rebinds a tensor, branches on one or reads one is found out here.
 """
 
 from collections.abc import Callable

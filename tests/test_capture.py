@@ -3,13 +3,13 @@
 import math
 
 import pytest
-import tape
 import torch
-from toys import Rows, Table, distance, learners, weights
 
+import tape
 from ornstein.noise import Streams
 from ornstein.types import Adam, Descend
 from ornstein.update import Captured, Together, Update, gather
+from toys import Rows, Table, distance, learners, weights
 
 ADAM = Adam(1e-2, clip=0.5, weight_decay=0.01, schedule="cosine", warmup=3)
 NAMES = ("first", "second")

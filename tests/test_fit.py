@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import Rows, Table, Two, distance, weights
 from torch import Tensor, nn
 
 from ornstein import checkpoint
@@ -21,6 +20,7 @@ from ornstein.fit import Diverged, Run, digest, fit
 from ornstein.noise import Streams
 from ornstein.types import Adam
 from ornstein.update import OneByOne, Together, Update
+from toys import Rows, Table, Two, distance, weights
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +217,7 @@ def test_divergence_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path, 
 
 def test_divergence_without_a_checkpoint_says_so(tmp_path):
     data = Table(4, nan_at=0)
-    with pytest.raises(Diverged, match="step 0: loss nan.*there is no checkpoint yet"):
+    with pytest.raises(Diverged, match=r"step 0: loss nan.*there is no checkpoint yet"):
         trained(Run(tmp_path, quiet=True), data=data)
     with pytest.raises(Diverged, match="the run keeps no checkpoints"):
         trained(Run(quiet=True), data=data)
@@ -348,7 +348,7 @@ def test_a_directory_is_claimed_once_and_resumed_only_by_the_same(tmp_path):
         claimed(tmp_path / "run")
     claimed(tmp_path / "run", resume=True)
     other = {"config": {"lr": 0.2, "sizes": (1, 2)}, "data": {"hash": "a"}}
-    with pytest.raises(ValueError, match="cannot resume, config.lr was 0.1 and is now 0.2"):
+    with pytest.raises(ValueError, match=r"cannot resume, config.lr was 0.1 and is now 0.2"):
         claimed(tmp_path / "run", resume=True, meta=other)
     with pytest.raises(ValueError, match="cannot resume, seed was 0 and is now 4"):
         claimed(tmp_path / "run", resume=True, seeds=(4,))
@@ -363,7 +363,7 @@ def test_a_directory_is_claimed_once_and_resumed_only_by_the_same(tmp_path):
 
 def test_a_directory_with_foreign_files_is_not_touched(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds 'notes.txt' and is not this run's"):
+    with pytest.raises(ValueError, match=r"holds 'notes.txt' and is not this run's"):
         claimed(tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         claimed(tmp_path / "notes.txt")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import Table, Two, distance, weights
 
 from ornstein import checkpoint
 from ornstein.fit import Run, fit
 from ornstein.types import Adam
+from toys import Table, Two, distance, weights
 
 STEPS = 11
 

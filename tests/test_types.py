@@ -1,10 +1,10 @@
 """The values of the core types, and what they refuse."""
 
 import pytest
-from toys import Table, Two
 
 from ornstein.source import Source
 from ornstein.types import Batches, Learner, Policy, Spaces
+from toys import Table, Two
 
 
 def test_spaces_fill_the_usual_box():

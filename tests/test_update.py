@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from toys import Line, Rows, Two, batch_and_noise, distance, learners, row, weights
 from torch import nn
 
 from ornstein.types import Adam, Average, Descend
 from ornstein.update import Diverged, Update, learning_rate
+from toys import Line, Rows, Two, batch_and_noise, distance, learners, row, weights
 
 F64 = torch.float64
 
@@ -284,7 +284,7 @@ def test_a_single_seed_that_diverges_stops_before_the_step(poison):
 
 def test_the_loss_limit_is_the_users():
     learner = learners(1)[0]
-    with pytest.raises(Diverged, match="below 0.001"):
+    with pytest.raises(Diverged, match=r"below 0.001"):
         Update([learner], steps=9, loss_limit=1e-3)(0, *batch_and_noise(None))
 
 
@@ -366,5 +366,5 @@ def test_averages_of_buffers_follow_too():
 def test_an_average_refuses_the_share_of_the_old_weights():
     with pytest.raises(ValueError, match="share of the new weights"):
         Average(nn.Linear(1, 1), nn.Linear(1, 1), 0.0)
-    with pytest.raises(ValueError, match="rate = 1.5"):
+    with pytest.raises(ValueError, match=r"rate = 1.5"):
         Average(nn.Linear(1, 1), nn.Linear(1, 1), 1.5)
