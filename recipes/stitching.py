@@ -83,7 +83,7 @@ def main(steps: int = 8000, seed: int = 0) -> dict[str, Any]:
 def _start_only(planner: Any, given: torch.Tensor) -> Any:
     from ornstein.diffusion.constrain import inpaint
 
-    known = planner.known.clone()
+    known = planner.layout.known.clone()
     known[-1] = False
     return inpaint(known, given)
 

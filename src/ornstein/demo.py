@@ -95,7 +95,7 @@ def record(s: Settings, seed: int) -> Episodes:
 def untrained(config: Config, planner: Diffuser, episodes: Episodes, seed: int) -> Diffuser:
     """The same planner with the weights that it had before training, and the data's normaliser."""
     fresh: Any = Run(None, seeds=(seed,)).build(lambda: SYSTEM.build(config, episodes.spaces))[0]
-    fresh.normalizer.load_state_dict(planner.normalizer.state_dict())
+    fresh.layout.load_state_dict(planner.layout.state_dict())
     return fresh
 
 
@@ -155,7 +155,7 @@ def time_plans(planner: Diffuser, pairs: list[Pair], times: int = 20) -> float:
 
 def denoising(planner: Diffuser, pair: Pair, noise: Noise) -> np.ndarray:
     """The positions of a plan at every stage of its denoising, (stages, horizon, 2), from noise to the plan."""
-    ends = planner.ends(_question(pair))
+    ends = planner.layout.ends(_question(pair))
     start, steps = noise["start"][:, 0], noise["steps"][:, 0].movedim(1, 0) if "steps" in noise else None
     with torch.no_grad():
         sampler = planner.sampler
@@ -167,9 +167,7 @@ def denoising(planner: Diffuser, pair: Pair, noise: Noise) -> np.ndarray:
             noise=steps,
             constrain=planner.held(ends),
         )
-        rows = planner.normalizer.inverse(states[:, 0])
-    act = planner.spaces.act
-    return rows[..., act : act + 2].numpy()
+    return planner.layout.unpack(states[:, 0])[1][..., :2].numpy()
 
 
 def show(planner: Diffuser, pairs: list[Pair], result: Evaluation, s: Settings, out: Path) -> None:

@@ -1,4 +1,6 @@
-"""What makes Diffuser what it is: joint trajectories, inpainted ends, a value's gradient as guide, best of the candidates."""
+"""What makes Diffuser what it is: joint trajectories, inpainted ends, a value's gradient as guide, best of the
+candidates.
+"""
 
 from dataclasses import replace
 
@@ -22,7 +24,7 @@ def planner(config: Config, spaces: Spaces) -> Diffuser:
         torch.manual_seed(0)
         agent = Diffuser(config, spaces)
         rows = torch.randn(100, spaces.act + spaces.obs, generator=generator("rows"))
-        agent.normalizer.fit(2 * rows + 1)
+        agent.layout.normalizer.fit(2 * rows + 1)
         return agent
 
 
@@ -55,17 +57,17 @@ def test_a_goal_plan_begins_at_the_state_and_ends_at_rest_on_the_goal():
 
 def test_only_observations_are_held_never_actions():
     agent = planner(GOAL, MAZE)
-    known = agent.known
+    known = agent.layout.known
     assert known[0].tolist() == known[-1].tolist() == [False] * 2 + [True] * 4
     assert not known[1:-1].any()
-    assert planner(RETURN, ROBOT).known.sum() == 3
+    assert planner(RETURN, ROBOT).layout.known.sum() == 3
 
 
 def test_known_entries_carry_no_loss_and_the_first_action_carries_ten():
     agent, b = planner(RETURN, ROBOT), batch(ROBOT)
     noise = noise_of(agent, "denoiser")
     with torch.no_grad():
-        x0 = agent.trajectory(b)
+        x0 = agent.layout.pack(b)
         x_t, level, given = agent.noised(x0, noise)
         torch.testing.assert_close(x_t[:, 0, 2:], x0[:, 0, 2:])
         error = (agent.denoiser.output(x_t, level) - x0) ** 2
@@ -81,9 +83,9 @@ def test_rows_beyond_the_episode_carry_no_loss():
     mask[:, 4:] = 0.0
     padded = b._replace(mask=mask, obs=b.obs.clone(), action=b.action.clone())
     with torch.no_grad():
-        x0 = agent.trajectory(padded)
+        x0 = agent.layout.pack(padded)
         x_t, level, given = agent.noised(x0, noise)
-        error = (given(agent.denoiser.output(x_t, level), level, None) - x0).square() * agent.weight
+        error = (given(agent.denoiser.output(x_t, level), level, None) - x0).square() * agent.layout.weight
         torch.testing.assert_close(agent.denoiser_loss(padded, noise)[0], error[:, :4].sum() / error.numel())
 
 
@@ -91,7 +93,7 @@ def test_the_value_learns_the_return_to_the_end_of_the_episode_from_a_noised_win
     agent, b = planner(RETURN, ROBOT), batch(ROBOT)
     noise = noise_of(agent, "value")
     with torch.no_grad():
-        x_t, level, _ = agent.noised(agent.trajectory(b), noise)
+        x_t, level, _ = agent.noised(agent.layout.pack(b), noise)
         value = agent.value(x_t, torch.floor(noise["t"] * 6))
         torch.testing.assert_close(agent.value_loss(b, noise)[0], ((value - b.returns) ** 2).mean())
 
@@ -113,8 +115,8 @@ def test_the_first_action_of_the_most_valued_candidate_is_executed():
     obs, carry = torch.zeros(3, 3), agent.start(3)
     noise = draw(agent.noise, 3, generator("plan"))
     with torch.no_grad():
-        all_plans = agent.normalizer.inverse(
-            agent.sampler.many(agent.ema, noise, constrain=agent.held(agent.ends(obs).repeat_interleave(5, 0)))
+        all_plans = agent.layout.normalizer.inverse(
+            agent.sampler.many(agent.ema, noise, constrain=agent.held(agent.layout.ends(obs).repeat_interleave(5, 0)))
         )
         best = all_plans[torch.arange(3), all_plans[:, :, 0, 0].argmax(1)]
         action, _ = agent.act(obs, agent.plan(obs, carry, noise), {})

@@ -20,7 +20,9 @@ def two_habits() -> Episodes:
 
 
 def acts(share: float) -> torch.Tensor:
-    config = replace(PRESETS["bandit"], best_share=share, width=64, diffusion_steps=10, activation="silu", ema_rate=0.1, ema_every=1)
+    config = replace(
+        PRESETS["bandit"], best_share=share, width=64, diffusion_steps=10, activation="silu", ema_rate=0.1, ema_every=1
+    )
     agent = SYSTEM.run(config, two_habits(), Run(None, steps=300, quiet=True))[0]
     assert isinstance(agent, DiffusionCloning)
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""What makes Diffusion-QL what it is: the gradient through the whole chain, the roles of its four networks, its draw."""
+"""What makes Diffusion-QL what it is: the gradient through the whole chain, the roles of its four networks, its
+draw.
+"""
 
 from dataclasses import replace
 
@@ -133,8 +135,8 @@ def test_actions_come_in_the_environments_units():
     noise = draw(a.noise, 64, generator("act"))
     with torch.no_grad():
         action, _ = a.act(torch.randn(64, 3, generator=generator("o")), (), noise)
-    assert action[:, 0].min() < -1 and action[:, 0].max() > 1  # noqa: PT018
-    assert action[:, 1].min() >= 0 and action[:, 1].max() > 5  # noqa: PT018
+    assert action[:, 0].min() < -1 and action[:, 0].max() > 1
+    assert action[:, 1].min() >= 0 and action[:, 1].max() > 5
 
 
 def test_the_networks_have_the_papers_sizes():

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ornstein.data.episodes import Episodes
-from ornstein.data.normalize import Gaussian, MinMax
+from ornstein.data.layout import Layout
 from ornstein.data.windows import windows
 from ornstein.diffusion.constrain import inpaint
 from ornstein.diffusion.denoiser import X0, Denoiser, Index
@@ -107,42 +107,27 @@ class Diffuser(nn.Module):
 
     def __init__(self, config: Config, spaces: Spaces) -> None:
         super().__init__()
-        if config.task == "goal" and spaces.goal > spaces.obs:
-            raise ValueError(
-                f"a goal of size {spaces.goal} for observations of size {spaces.obs}: it must be their first entries"
-            )
         self.config, self.spaces, c = config, spaces, config
-        self.width = spaces.act + spaces.obs
+        goal = c.task == "goal"
+        self.layout = Layout(spaces, c.horizon, c.normalizer, goal=goal, first_action=c.action_weight)
+        channels, net = self.layout.channels, {"width": c.width, "multipliers": c.multipliers, "attention": c.attention}
         self.chain = process = DiscreteVP(c.diffusion_steps, "cosine")
-        network = TemporalUNet(self.width, width=c.width, multipliers=c.multipliers, attention=c.attention)
-        self.denoiser = Denoiser(network, process, X0(), clock=Index(c.diffusion_steps), bound=c.bound)
+        self.denoiser = Denoiser(
+            TemporalUNet(channels, **net), process, X0(), clock=Index(c.diffusion_steps), bound=c.bound
+        )
         self.ema = deepcopy(self.denoiser).requires_grad_(False)
-        self.normalizer = Gaussian(self.width) if c.normalizer == "gaussian" else MinMax(self.width)
-        if c.task == "return":
-            self.value = TemporalEncoder(
-                self.width, c.horizon, width=c.width, multipliers=c.multipliers, attention=c.attention
-            )
+        if not goal:
+            self.value = TemporalEncoder(channels, c.horizon, **net)
             self.value_ema = deepcopy(self.value).requires_grad_(False)
         self.sampler = Sampler(uniform(process, c.calls), c.solver)
         self.box = ActionBox(spaces)
-        copies = c.candidates if c.task == "return" else 1
-        self.noise: NoiseSpec = self.sampler.needs((c.horizon, self.width), copies=copies)
-        self.plan_every = 1 if c.task == "return" else 0
-        known = torch.zeros(c.horizon, self.width, dtype=torch.bool)
-        known[0, spaces.act :] = True
-        known[-1, spaces.act :] |= c.task == "goal"
-        weight = torch.ones(c.horizon, self.width)
-        weight[0, : spaces.act] = c.action_weight
-        self.register_buffer("known", known, persistent=False)
-        self.register_buffer("weight", weight, persistent=False)
-
-    known: Tensor
-    weight: Tensor
+        self.noise: NoiseSpec = self.sampler.needs((c.horizon, channels), copies=1 if goal else c.candidates)
+        self.plan_every = 0 if goal else 1
 
     def phases(self) -> tuple[Phase, ...]:
         """The denoiser and its average; for return tasks, the value network and its average."""
         c = self.config
-        draws = {"t": Draw("uniform"), "eps": Draw("normal", (c.horizon, self.width))}
+        draws = {"t": Draw("uniform"), "eps": Draw("normal", (c.horizon, self.layout.channels))}
         average = {"rate": c.ema_rate, "every": c.ema_every, "after": c.ema_after}
         model = (
             Descend("denoiser", self.denoiser, self.denoiser_loss, Adam(c.lr), draws),
@@ -158,21 +143,16 @@ class Diffuser(nn.Module):
 
     def denoiser_loss(self, batch: Segments, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
         """Weighted squared error of the denoised trajectory, known entries given."""
-        x0 = self.trajectory(batch)
+        x0 = self.layout.pack(batch)
         x_t, level, given = self.noised(x0, noise)
-        output = self.denoiser.predict.x0(self.denoiser.output(x_t, level), x_t, level)
-        error = (given(output, level, None) - x0).square() * self.weight * batch.mask.unsqueeze(-1)
-        return error.mean(), {}
+        error = (given(self.denoiser.output(x_t, level), level, None) - x0).square()  # the network predicts x0
+        return (error * self.layout.weight * batch.mask.unsqueeze(-1)).mean(), {}
 
     def value_loss(self, batch: Segments, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
         """Squared error of the value of the noised trajectory against the return to the episode's end."""
-        x_t, level, _ = self.noised(self.trajectory(batch), noise)
+        x_t, level, _ = self.noised(self.layout.pack(batch), noise)
         value = self.value(x_t, self.denoiser.clock.label(level))
         return (value - batch.returns).square().mean(), {"value": value.mean()}
-
-    def trajectory(self, batch: Segments) -> Float[Tensor, " b horizon channels"]:
-        """Normalised windows, actions first."""
-        return self.normalizer(torch.cat((batch.action, batch.obs), dim=-1))
 
     def noised(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Point, Constrain]:
         """A noised trajectory whose known entries are clean, its level, and the constraint that holds them."""
@@ -182,31 +162,23 @@ class Diffuser(nn.Module):
 
     def start(self, n_envs: int) -> Plan:
         """No plan yet."""
-        c, s, like = self.config, self.spaces, self.weight
+        c, s, like = self.config, self.spaces, self.layout.weight
         rows = like.new_zeros(n_envs, c.horizon, s.obs), like.new_zeros(n_envs, c.horizon, s.act)
         return Plan(*rows, like.new_zeros(n_envs))
 
     def plan(self, obs: Float[Tensor, " n obs"], carry: Plan, noise: Noise) -> Plan:
         """Fresh plans from these observations (the goal behind the state, where there is one)."""
         copies = noise["start"].shape[1]
-        given = self.held(self.ends(obs).repeat_interleave(copies, 0))
+        given = self.held(self.layout.ends(obs).repeat_interleave(copies, 0))
         guide = self.guide(given) if self.config.task == "return" else None
         x = self.sampler.many(self.ema, noise, shift=guide, constrain=given)
         x = best(x, self.scores(x)) if self.config.task == "return" else x[:, 0]
-        action, states = self.normalizer.inverse(x).split((self.spaces.act, self.spaces.obs), dim=-1)
+        action, states = self.layout.unpack(x)
         return Plan(states, action, torch.zeros_like(carry.age))
-
-    def ends(self, obs: Float[Tensor, " n obs"]) -> Float[Tensor, " n horizon channels"]:
-        """Normalised trajectories that hold the known entries: the state first, the goal, at rest, last."""
-        s, n = self.spaces, len(obs)
-        rows = obs.new_zeros(n, self.config.horizon, self.width)
-        rows[:, 0, s.act :] = obs[:, : s.obs]
-        rows[:, -1, s.act : s.act + s.goal] = obs[:, s.obs :]
-        return self.normalizer(rows)
 
     def held(self, trajectory: Float[Tensor, " b horizon channels"]) -> Constrain:
         """The constraint that holds the known entries at those of `trajectory`."""
-        return inpaint(self.known, trajectory)
+        return inpaint(self.layout.known, trajectory)
 
     def guide(self, given: Constrain) -> Shift:
         """Moves along the value's gradient, scaled by the posterior variance, before each reverse step."""
@@ -235,9 +207,7 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
     def build() -> Diffuser:
         agent = Diffuser(config, episodes.spaces)
-        rows = windows(episodes, 1)
-        steps = rows.gather(torch.arange(len(rows)))
-        agent.normalizer.fit(torch.cat((steps.action[:, 0], steps.obs[:, 0]), dim=1))
+        agent.layout.fit(episodes)
         return agent
 
     pad: Literal["last", "none"] = "last" if config.task == "return" else "none"
