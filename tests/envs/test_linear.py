@@ -58,6 +58,14 @@ def test_rollouts_earn_the_value():
     assert np.mean(returns) == pytest.approx(expected, abs=4 * np.std(returns) / np.sqrt(150))
 
 
+def test_one_step_by_hand():
+    env = LinearQuadratic(double_integrator(noise=0.0))
+    env.reset(seed=0, options={"state": [1.0, 2.0]})
+    state, reward, *_ = env.step(np.array([3.0]))
+    np.testing.assert_allclose(state, [1.2, 2.3])
+    assert reward == pytest.approx(-(1.0 + 0.4 + 0.9))
+
+
 def test_unstable_policies_have_no_value():
     with pytest.raises(ValueError, match="no finite value"):
         double_integrator().value(np.ones((1, 2)), np.array([[-5.0, -5.0]]))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,7 @@ def test_robotics_is_registered_when_asked_for_and_its_goal_comes_last():
     assert env.unwrapped.continuing_task is False
     obs, _ = env.reset(seed=0)
     inner = env.unwrapped
+    assert not Path(inner.tmp_xml_file_path).exists()
     np.testing.assert_array_equal(obs, [*inner.data.qpos, *inner.data.qvel, *inner.goal])
     env.close()
 

@@ -27,6 +27,14 @@ def test_damping_slows_down():
     assert env.velocity[0] == pytest.approx(2.0 * (1.0 - 0.01 / (1000.0 * 4.0 / 3.0 * np.pi * 0.001 + 0.01)))
 
 
+def test_speed_is_clipped_before_each_push():
+    env = PointMass()
+    env.reset(seed=0, options={"start": (1.0, 0.0), "goal": (-1.0, 1.0)})
+    env.velocity = np.array([0.0, 9.0])
+    env.step(np.zeros(2))
+    assert env.velocity[1] == pytest.approx(5.0 * (1.0 - 0.01 / (1000.0 * 4.0 / 3.0 * np.pi * 0.001 + 0.01)))
+
+
 def test_walls_stop_the_mass_but_let_it_slide():
     env = PointMass()
     env.reset(seed=0, options={"start": (1.0, 0.0), "goal": (-1.0, 1.0)})
@@ -61,7 +69,7 @@ def test_resets_are_seeded():
 
 
 def test_segments_are_short_pieces_of_law_abiding_rides():
-    recordings = segments(U, 60, torch.Generator().manual_seed(0), steps=32, stride=4, longest=2.25)
+    recordings = segments(U, 60, torch.Generator().manual_seed(0))
     assert recordings.obs.shape == (60, 33, 4) and recordings.action.shape == (60, 32, 2)
     way = recordings.obs[:, :, :2].diff(dim=1).norm(dim=-1).sum(1)
     assert float(way.max()) <= 2.25 * 1.001 and float(way.median()) > 1.0

@@ -147,6 +147,10 @@ def test_pairs_are_far_around_and_seeded():
     assert len({tuple(m.cell(pair.start)) for pair in pairs}) > 15
 
 
+def test_the_tasks_own_numbers():
+    assert (BALL, GOAL_RADIUS, SPREAD) == (0.1, 0.45, 0.25)
+
+
 def test_spots_cover_every_cell_evenly():
     m, source = maze("umaze"), seeded()
     spots = np.array([m.spot(source) for _ in range(1400)])

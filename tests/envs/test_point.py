@@ -27,6 +27,16 @@ def test_start_and_goal_are_placed_exactly(point):
     np.testing.assert_array_equal(after["desired_goal"], [1.1, -0.8])
 
 
+def test_start_or_goal_alone_can_be_placed(point):
+    obs, _ = point.reset(seed=3, options={"start": (1.2, 0.1)})
+    usual, _ = point.reset(seed=3)
+    np.testing.assert_array_equal(obs["achieved_goal"], [1.2, 0.1])
+    np.testing.assert_array_equal(obs["desired_goal"], usual["desired_goal"])
+    obs, _ = point.reset(seed=3, options={"goal": (1.2, 0.1)})
+    np.testing.assert_array_equal(obs["desired_goal"], [1.2, 0.1])
+    np.testing.assert_array_equal(obs["achieved_goal"], usual["achieved_goal"])
+
+
 def test_without_options_it_is_the_simulators_own_reset(point):
     obs, _ = point.reset(seed=3)
     same, _ = point.env.reset(seed=3)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ornstein.envs.make import make
-from ornstein.envs.toy import CORNERS, REWARDS, FourCorners, corner_of, corner_shares, four_corners, pendulum
+from ornstein.envs.toy import CORNERS, REWARDS, FourCorners, Pendulum, corner_of, corner_shares, four_corners, pendulum
 
 
 def test_the_law_of_the_bandit():
@@ -42,6 +42,7 @@ def test_the_environment_pays_the_corners_and_nothing_else():
         assert (obs.tolist(), reward, terminal, truncated) == ([0.0], mean, True, False)
         assert info["success"] == (mean == 5.0)
     assert env.step(np.array([0.0, 0.0]))[1] == 0.0
+    assert FourCorners().step(np.array([0.0, 0.0]))[1] == 0.0
     noisy = FourCorners()
     noisy.reset(seed=0)
     rewards = [noisy.step(np.array([0.8, -0.8]))[1] for _ in range(400)]
@@ -54,6 +55,12 @@ def test_the_pendulum_by_hand():
     angle = np.pi / 2 + 0.0525
     np.testing.assert_allclose(then[0], [np.cos(angle), np.sin(angle), 1.05], atol=1e-6)
     assert float(reward) == pytest.approx(-(np.pi**2 / 4 + 0.004), abs=1e-6)
+
+
+def test_a_heavier_longer_pendulum_by_hand():
+    """15 / 2 sin(pi/2) + 3 / (2 2^2) 1.6 = 8.1."""
+    then, _ = Pendulum(mass=2.0, length=2.0)(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([[1.6]]))
+    assert float(then[0, 2]) == pytest.approx(0.05 * 8.1, abs=1e-6)
 
 
 def test_the_pendulum_is_gymnasiums():

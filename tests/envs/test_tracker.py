@@ -124,6 +124,21 @@ def test_jitter_is_the_noise_that_comes_in():
     assert carry.age.tolist() == [1.0] and carry.goal.tolist() == obs[:, 4:6].tolist()
 
 
+def test_shaken_forces_stay_within_their_bounds():
+    controller = Controller(maze("umaze"), jitter=50.0)
+    obs, noise = torch.tensor([[1.0, 0.0, 0.0, 0.0, 1.0, 0.02]]), {"force": torch.tensor([[1.0, -2.0]])}
+    assert controller.act(obs, controller.start(1), noise)[0].tolist() == [[1.0, -1.0]]
+    drive = controller.driver(seed=3)
+    forces = np.array([drive(obs[0].double().numpy()) for _ in range(20)])
+    assert set(np.abs(forces).ravel()) == {1.0} and forces.min() == -1.0
+    assert (np.array([controller.driver(seed=3)(obs[0].double().numpy())]) == forces[:1]).all()
+
+
+def test_the_pace_of_the_controller():
+    controller = Controller(maze("umaze"))
+    assert (controller.speed, controller.accel, controller.clearance) == (4.0, 14.0, 0.3)
+
+
 def test_a_new_goal_is_planned_for_and_the_other_rows_ride_on():
     controller = Controller(maze("umaze"))
     obs = torch.tensor([[1.0, 0.0, 0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]])

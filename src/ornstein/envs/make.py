@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def make(
         raise ValueError(f"environment {name!r} does not take these options: {error}") from error
     except Exception as error:
         raise ValueError(f"environment {name!r} cannot be built here ({_versions()}): {error!r}") from error
+    _tidy(env)
     return flat(env) if flatten else env
 
 
@@ -203,6 +205,13 @@ def _register_robotics(name: str) -> None:
             raise ValueError(f"environment {name!r} needs the package {error.name!r}: {INSTALL}") from error
         return
     gymnasium.register_envs(gymnasium_robotics)
+
+
+def _tidy(env: Any) -> None:
+    """Remove the model file that the mazes of gymnasium-robotics write for MuJoCo to read once, and leave behind."""
+    written = getattr(env.unwrapped, "tmp_xml_file_path", None)
+    if written is not None:
+        Path(written).unlink(missing_ok=True)
 
 
 def _versions() -> str:
