@@ -68,7 +68,7 @@ def test_known_entries_carry_no_loss_and_the_first_action_carries_ten():
     noise = noise_of(agent, "denoiser")
     with torch.no_grad():
         x0 = agent.layout.pack(b)
-        x_t, level, given = agent.noised(x0, noise)
+        x_t, level, _ = agent.noised(x0, noise)
         torch.testing.assert_close(x_t[:, 0, 2:], x0[:, 0, 2:])
         error = (agent.denoiser.output(x_t, level) - x0) ** 2
         error[:, 0, 2:] = 0.0
@@ -93,7 +93,7 @@ def test_the_value_learns_the_return_to_the_end_of_the_episode_from_a_noised_win
     agent, b = planner(RETURN, ROBOT), batch(ROBOT)
     noise = noise_of(agent, "value")
     with torch.no_grad():
-        x_t, level, _ = agent.noised(agent.layout.pack(b), noise)
+        x_t, *_ = agent.noised(agent.layout.pack(b), noise)
         value = agent.value(x_t, torch.floor(noise["t"] * 6))
         torch.testing.assert_close(agent.value_loss(b, noise)[0], ((value - b.returns) ** 2).mean())
 
