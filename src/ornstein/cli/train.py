@@ -185,7 +185,6 @@ def _leaving_nothing(out: Path) -> Any:
             import shutil
 
             shutil.rmtree(out, ignore_errors=True)
-            print(f"nothing was kept in {out}", file=sys.stderr)
         raise
 
 
