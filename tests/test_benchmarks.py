@@ -29,7 +29,7 @@ def queue(*entries: Tensor) -> Callable[[Tensor], Tensor]:
     def normal(like: Tensor) -> Tensor:
         entry = next(left)
         assert entry.shape == like.shape
-        return entry
+        return entry.clone()
 
     return normal
 
