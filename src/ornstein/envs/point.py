@@ -85,6 +85,8 @@ class Errands:
     A goal counts as reached within `radius` of it, which is closer than the task asks, so that the data cover dead ends
     and corners; the next one follows after a stay of `stay` steps. The episode is truncated after the last goal's stay,
     or after `max_episode_steps`. Reward and success are the task's own for the goal of the moment.
+
+    `collect(Errands("umaze"), Controller(maze("umaze"), jitter=0.2).driver(), steps=100_000)` records them.
     """
 
     def __init__(

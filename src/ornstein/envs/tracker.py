@@ -61,6 +61,8 @@ class Ride(NamedTuple):
 class Controller:
     """The waypoint controller: the shortest path of the maze, ridden smoothly; it plans anew whenever the goal changes.
 
+    Source: Fu et al. 2020 (2004.07219), the collector of their mazes. Deviates: it rides around corners at a limited
+    acceleration instead of pulling from cell to cell, so that rides touch no wall and can be followed again.
     Observations are (x, y, vx, vy, goal x, goal y). `jitter`: standard deviation of the noise on its forces.
     `straight`: the control that knows no walls, the same ride on the straight line. `horizon`: the longest ride in
     steps.
