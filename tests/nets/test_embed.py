@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nets.reference import build, normal, sinusoid, time_features
-from ornstein.nets.embed import LearnedFourier, RandomFourier, Sinusoid, TimeNetwork, checked, time_mlp
+from ornstein.nets.embed import LearnedFourier, RandomFourier, Sinusoid, checked, time_mlp
 
 
 def test_sinusoid_by_hand():
@@ -70,23 +70,6 @@ def test_the_time_network_is_linear_activation_linear_on_sinusoids():
     t = torch.tensor([0.0, 2.0, 4.0])
     assert [tuple(p.shape) for p in net.parameters()] == [(32, 16), (32,), (16, 32), (16,)]
     torch.testing.assert_close(net(t), time_features(t, net))
-
-
-def test_a_shared_time_is_computed_once_and_gives_the_same():
-    class Counting(Sinusoid):
-        rows = 0
-
-        def forward(self, t):
-            Counting.rows += len(t)
-            return super().forward(t)
-
-    net = TimeNetwork(Counting(8), build(torch.nn.Linear, 8, 3))
-    one = torch.tensor(2.0)
-    shared = net(one.expand(6))
-    assert Counting.rows == 1
-    assert shared.shape == (6, 3)
-    torch.testing.assert_close(shared, net(one.repeat(6)))
-    assert Counting.rows == 7
 
 
 def test_conditions_of_another_width_are_refused():

@@ -71,19 +71,9 @@ class LearnedFourier(nn.Module):
         return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
-class TimeNetwork(nn.Sequential):
-    """Layers from times (b,) to features (b, z), run on one row where `t` is one time expanded over the batch."""
-
-    def forward(self, input: Float[Tensor, " b"]) -> Float[Tensor, " b z"]:
-        """The features of each time."""
-        if len(input) > 1 and input.stride(0) == 0:
-            return super().forward(input[:1]).expand(len(input), -1)
-        return super().forward(input)
-
-
-def time_mlp(size: int, hidden: int, *, activation: str = "mish") -> TimeNetwork:
+def time_mlp(size: int, hidden: int, *, activation: str = "mish") -> nn.Sequential:
     """The usual network from times (b,) to features (b, size): sinusoids, Linear `hidden`, activation, Linear."""
-    return TimeNetwork(Sinusoid(size), nn.Linear(size, hidden), layer(activation), nn.Linear(hidden, size))
+    return nn.Sequential(Sinusoid(size), nn.Linear(size, hidden), layer(activation), nn.Linear(hidden, size))
 
 
 def checked(cond: Float[Tensor, " b cond"] | None, width: int) -> Float[Tensor, " b cond"] | None:

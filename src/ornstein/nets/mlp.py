@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ornstein.activation import activation as layer
-from ornstein.nets.embed import LearnedFourier, RandomFourier, TimeNetwork, checked, time_mlp
+from ornstein.nets.embed import LearnedFourier, RandomFourier, checked, time_mlp
 
 
 class ConditionalMLP(nn.Module):
@@ -51,7 +51,7 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.cond = cond
         self.project = nn.Linear(size + cond, time)
-        self.time = TimeNetwork(
+        self.time = nn.Sequential(
             RandomFourier(2 * frequencies), nn.Linear(2 * frequencies + 1, time), nn.SiLU(), nn.Linear(time, time)
         )
         self.first = nn.Linear(time, width)
@@ -82,7 +82,7 @@ class LayerNormResidualMLP(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.cond = cond
-        self.time = TimeNetwork(
+        self.time = nn.Sequential(
             LearnedFourier(fourier), nn.Linear(fourier, time), layer(activation), nn.Linear(time, time)
         )
         self.first = nn.Linear(size + cond + time, width)
