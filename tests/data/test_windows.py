@@ -154,12 +154,18 @@ def test_no_window_at_all_names_the_episode_and_the_horizon(record):
     assert len(windows(record((2, 10)), 4, stride=3, pad="none")) == 1
 
 
+@pytest.mark.parametrize("discount", [0.0, 1.0])
+def test_discounts_at_the_ends_of_their_range(record, discount):
+    batch = everything(windows(record((3,)), 1, discount=discount))
+    assert batch.returns.tolist() == [1 + 5 * discount, 2 + 3 * discount, 3]
+
+
 def test_wrong_arguments_are_refused(record):
     for wrong in ({"horizon": 0}, {"horizon": 2, "stride": 0}, {"horizon": 2, "discount": 2.0}):
         with pytest.raises(DataError, match="give at least 1"):
             windows(record((3,)), **wrong)
     with pytest.raises(DataError, match="would reward an end"):
-        windows(record((3,)), 2, termination_penalty=100.0)
+        windows(record((3,)), 2, termination_penalty=0.5)
 
 
 @pytest.mark.graph
