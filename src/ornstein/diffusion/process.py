@@ -26,7 +26,7 @@ def corrupt(x0: X, level: Point, eps: X) -> X:
 
 def speeds(process: Process, t: Float[Tensor, " *t"]) -> Rates:
     """Derivatives of alpha and sigma by t."""
-    return torch.func.jvp(process.rates, (t,), (torch.ones_like(t),))[1]
+    return torch.func.jvp(process.rates, (t.contiguous(),), (torch.ones_like(t),))[1]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Runge-Kutta methods in time for the probability-flow ODE: the midpoint rule, RK4, and adaptive RK45."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -23,8 +24,8 @@ class Tableau(NamedTuple):
     weights: tuple[float, ...]
 
 
-MIDPOINT = Tableau(((), (1 / 2,)), (0, 1))
-RK4 = Tableau(((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
+MIDPOINT = Tableau(((), (1 / 2,)), (0.0, 1.0))
+RK4 = Tableau(((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 DORMAND_PRINCE = Tableau(
     (
         (),
@@ -33,9 +34,9 @@ DORMAND_PRINCE = Tableau(
         (44 / 45, -56 / 15, 32 / 9),
         (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
         (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
     ),
-    (-71 / 57600, 0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40),
+    (-71 / 57600, 0.0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40),
 )
 """The last stage is the step itself (of order 5); the weights are those of its difference from order 4."""
 
@@ -60,7 +61,7 @@ class RungeKutta(Solver):
     def row(self, now: Point, then: Point) -> Row:
         """For each stage its level, and the weights of x and x0 in the rise over the whole step."""
         start, end = (each.t.reshape(now.alpha.shape) for each in (now, then))
-        stages = (_stage(self.process, start, end, sum(reach)) for reach in self.tableau.reach)
+        stages = (_stage(self.process, start, end, math.fsum(reach)) for reach in self.tableau.reach)
         return tuple(entry for stage in stages for entry in stage)
 
     def step(
@@ -149,7 +150,7 @@ def _dormand_prince(slope: Slope, y: Tensor, k: Tensor, span: tuple[float, float
 
     def rise(i: int, y: Tensor) -> Tensor:
         stages.append(y)
-        share = sum(DORMAND_PRINCE.reach[i])
+        share = math.fsum(DORMAND_PRINCE.reach[i])
         return (then - now) * (slope(now + share * (then - now), y) if i else k)
 
     rises = _rises(rise, y, DORMAND_PRINCE)

@@ -125,7 +125,7 @@ class DDPM(Solver):
             doubt = self.data_std * now.sigma * torch.rsqrt((self.data_std * now.alpha) ** 2 + now.sigma**2)
             return keep, pull, self.temperature * torch.sqrt(small**2 + (pull * doubt) ** 2)
         large = now.sigma * torch.sqrt(lost(now, then))
-        share = self.variance if isinstance(self.variance, float | int) else float(self.variance == "large")
+        share = float(self.variance == "large") if isinstance(self.variance, str) else self.variance
         return keep, pull, self.temperature * small ** (1 - share) * large**share
 
 
@@ -246,7 +246,8 @@ def lost(now: Point, then: Point) -> Tensor:
 
 def level_of(x: X, t: Tensor, alpha: Tensor, sigma: Tensor) -> Point:
     """The level that a row holds (three entries of one shape), for the batch of x."""
-    return Point(t.flatten().expand(len(x)), alpha, sigma)
+    shape = (len(x),) + (1,) * (x.ndim - 1)
+    return Point(t.flatten().expand(len(x)), alpha.expand(shape), sigma.expand(shape))
 
 
 def _states(
