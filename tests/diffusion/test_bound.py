@@ -47,10 +47,10 @@ def bound(chain: DiscreteVP, data: Gaussian, variance: str) -> float:
     now, then = Point(*(e[:-1] for e in grid)), Point(*(e[1:] for e in grid))
     doubt = data.posterior_var(grid.alpha, grid.sigma)
     q = DDPM(variance, data_std=data.std).row(now, then)[2] ** 2
-    first = {"small": lambda: q[-1], "large": lambda: grid.sigma[-1] ** 2, "optimal": lambda: doubt[-1]}[variance]()
+    first = {"small": lambda: q[-1:], "large": lambda: grid.sigma[-1:] ** 2, "optimal": lambda: doubt[-1:]}[variance]()
     start = start_bound(torch.tensor([data.std], dtype=DOUBLE), Point(*(e[:1] for e in grid)))
     return (
-        step_bound(doubt[:-1].sqrt(), q, now, then).sum() + data_bound(doubt[-1].sqrt(), first) + start.sum()
+        step_bound(doubt[:-1].sqrt(), q, now, then).sum() + data_bound(doubt[-1:].sqrt(), first) + start.sum()
     ).item()
 
 
