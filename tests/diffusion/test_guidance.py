@@ -77,10 +77,20 @@ def test_the_gradient_is_per_sample_and_at_the_point():
     torch.testing.assert_close(found, column(0.6 * 4, 0.5 * -6))
 
 
+def test_a_potential_that_ignores_the_sample_has_no_gradient():
+    x, point = column(2.0, -3.0), level((0.6, 0.8), (0.5, 0.5))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            assert not gradient(lambda y, point: point.t, x, point).any()
+
+
 def test_classifier_guidance_by_hand():
     # 0.6 * 2 + 3 * 0.64 / 0.6 * 5
     guided = classifier(PLAIN, lambda x, _: 5 * x.sum(1), 3.0)
     torch.testing.assert_close(guided(column(2.0), NOW), column(0.6 * 2 + 16.0))
+    torch.testing.assert_close(
+        classifier(PLAIN, noisy)(column(2.0), NOW), classifier(PLAIN, noisy, 1.0)(column(2.0), NOW)
+    )
 
 
 def test_energy_guidance_by_hand():
@@ -105,16 +115,16 @@ def test_stacked_classifier_free_guidance_is_the_same_in_one_call():
 
     def network(x: Tensor, point: Point) -> Tensor:
         calls.append(len(x))
-        shown = torch.cat((torch.full((2, 1), 1.0), torch.zeros(2, 1))).double()
+        shown = torch.cat((torch.full((3, 1), 1.0), torch.zeros(3, 1))).double()
         return point.alpha * x + shown * point.sigma * x**2
 
     def given(shown: float) -> Denoise:
         return lambda x, point: point.alpha * x + shown * point.sigma * x**2
 
-    x, point = column(0.5, -2.0), level((0.6, 0.8), (0.9, 0.3))
+    x, point = column(0.5, -2.0, 1.0), level((0.6, 0.8), (0.9, 0.3), (0.5, 0.5))
     stacked = classifier_free_stacked(network, 1.7)(x, point)
     torch.testing.assert_close(stacked, classifier_free(given(1.0), given(0.0), 1.7)(x, point))
-    assert calls == [4]
+    assert calls == [6]
 
 
 def test_composition_by_hand_with_a_negation():

@@ -5,8 +5,8 @@ What is exact. With scale 1 and the likelihood of the *noisy* sample, log E[p(y 
 that its paper defines: other scales, `classifier_free` and `compose` do not sample the tilted law that they are named
 after, and `reconstruction` and a regressed mean energy E[E(x0) | x_t] ignore the spread of x0 given x_t.
 
-Differentiability. Gradients come from `torch.func.vjp`: they exist under `torch.no_grad` (and cost no second graph
-there), under `torch.func.vmap` and inside one compiled graph; with gradients enabled they are themselves
+Differentiability. Gradients exist under `torch.no_grad` (and cost no second graph there), under `torch.func.vmap` and
+inside one compiled graph, where they come from `torch.func.vjp`; with gradients enabled they are themselves
 differentiable in x, in the condition and in every parameter, so that a loss may reach through the guided chain.
 
 The factor sigma^2 / alpha is infinite where no signal is left (straight paths at t = 1): start such grids below it.
@@ -34,8 +34,14 @@ Scale = float | Tensor | Schedule
 
 def gradient(potential: Potential, x: X, point: Point) -> X:
     """The gradient of each sample's potential at that sample, in the module's sense of differentiable."""
-    value, pull = cast("tuple[Tensor, Callable]", torch.func.vjp(lambda y: potential(y, point), x))
-    return pull(torch.ones_like(value))[0]
+    if not _silent():
+        value, pull = cast("tuple[Tensor, Callable]", torch.func.vjp(lambda y: potential(y, point), x))
+        return pull(torch.ones_like(value))[0]
+    with torch.enable_grad():  # the same without torch.func, which costs a tenth more
+        leaf = x.detach().requires_grad_()
+        value = potential(leaf, point)
+        found = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0] if value.requires_grad else None
+    return torch.zeros_like(x) if found is None else found
 
 
 def classifier(denoise: Denoise, log_likelihood: Potential, scale: Scale = 1.0) -> Denoise:
@@ -244,6 +250,13 @@ def posterior_variance(now: Point, then: Point) -> Float[Tensor, " b *ones"]:
     Source: Ho, Jain, Abbeel 2020 (2006.11239), eq. 7, for any Gaussian path and any stride.
     """
     return then.sigma**2 * lost(now, then)
+
+
+def _silent() -> bool:
+    """Whether this is plain eager code under `torch.no_grad`: nothing traces, transforms or differentiates it."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return not (torch.is_inference_mode_enabled() or torch._C._are_functorch_transforms_active())
 
 
 def _at(scale: Scale, point: Point) -> float | Tensor:
