@@ -5,8 +5,18 @@ from functools import partial
 import pytest
 import torch
 
-from nets.reference import build, compiled_agrees, convolution, count, encoder, mapped_gradients_agree, normal, unet
-from ornstein.nets.unet1d import Conv, LinearAttention, TemporalEncoder, TemporalUNet
+from nets.reference import (
+    build,
+    compiled_agrees,
+    convolution,
+    count,
+    encoder,
+    group_norm,
+    mapped_gradients_agree,
+    normal,
+    unet,
+)
+from ornstein.nets.unet1d import Conv, GroupNorm, LinearAttention, TemporalEncoder, TemporalUNet
 
 X, T = normal(6, 8, 3), torch.tensor([0.0, 1.0, 5.0, 7.0, 19.0, 2.0])
 SMALL = {"width": 8, "multipliers": (1, 2, 4), "groups": 4}
@@ -147,18 +157,33 @@ def test_rows_depend_on_their_own_trajectory_and_time_only(kind):
         assert rows.tolist() == [i == 2 for i in range(6)]
 
 
+@pytest.mark.parametrize("time", [1, 2, 3, 9])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("b", [1, 2, 4, 5])
-def test_every_form_of_the_convolution_is_the_same(b, kernel, stride):
+def test_every_form_of_the_convolution_is_the_same(b, kernel, stride, time):
     wide = build(Conv, 96, 96, kernel, stride=stride).double()
-    x = normal(b, 96, 9, dtype=torch.float64).requires_grad_()
+    x = normal(b, 96, time, dtype=torch.float64).requires_grad_()
     assert wide._few(b) == (b < 5)
     expected = convolution(x, wide)
     torch.testing.assert_close(wide(x), expected)
     grads, plain = (torch.autograd.grad(y.square().sum(), (x, *wide.parameters())) for y in (wide(x), expected))
-    for a, b_ in zip(grads, plain, strict=True):
-        torch.testing.assert_close(a, b_)
+    for ours, theirs in zip(grads, plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("time", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("b", [8, 9])
+def test_every_form_of_the_group_norm_is_the_same(b, time):
+    norm = build(GroupNorm, 4, 16).double()
+    x = normal(b, 16, time, dtype=torch.float64).requires_grad_()
+    expected = group_norm(x, norm)
+    torch.testing.assert_close(norm(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x), expected)
+    grads, plain = (torch.autograd.grad(y.pow(3).sum(), (x, *norm.parameters())) for y in (norm(x), expected))
+    for ours, theirs in zip(grads, plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_one_narrow_trajectory_stays_with_torchs_convolution():

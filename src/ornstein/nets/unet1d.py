@@ -189,13 +189,14 @@ class ConvBlock(nn.Sequential):
     """Conv1d that keeps the length, GroupNorm, Mish."""
 
     def __init__(self, inside: int, outside: int, style: Style) -> None:
-        super().__init__(Conv(inside, outside, style.kernel), nn.GroupNorm(style.groups, outside), Mish())
+        super().__init__(Conv(inside, outside, style.kernel), GroupNorm(style.groups, outside), Mish())
 
 
 class Conv(nn.Conv1d):
-    """Conv1d with padding by half its kernel, as a matrix product for a few wide trajectories on a CPU.
+    """Conv1d with padding by half its kernel, without the work that a short or single trajectory would waste.
 
-    There torch falls back to a slow convolution (one trajectory), or lays out all weights anew on each call.
+    Taps that only ever meet the padding are left out. For a few wide trajectories on a CPU, where torch falls back to a
+    slow convolution (one of them) or lays out all weights anew on each call, it is a matrix product.
     """
 
     def __init__(self, inside: int, outside: int, kernel: int, *, stride: int = 1) -> None:
@@ -203,14 +204,31 @@ class Conv(nn.Conv1d):
 
     def forward(self, input: Float[Tensor, " b inside time"]) -> Float[Tensor, " b outside shorter"]:
         """The convolved features."""
+        half, stride = self.kernel_size[0] // 2, self.stride[0]
+        reach = min(half, input.shape[2] - 1)
+        weight = self.weight if reach == half else self.weight[:, :, half - reach : half + reach + 1]
         if not (input.is_cpu and eager() and self._few(len(input))):
-            return super().forward(input)
-        half, kernel, stride = self.padding[0], self.kernel_size[0], self.stride[0]
-        windows = functional.pad(input, (int(half), int(half))).unfold(2, kernel, stride).transpose(1, 2)
-        return functional.linear(windows.flatten(2), self.weight.flatten(1), self.bias).transpose(1, 2)
+            return functional.conv1d(input, weight, self.bias, stride=stride, padding=reach)
+        windows = functional.pad(input, (reach, reach)).unfold(2, 2 * reach + 1, stride).transpose(1, 2)
+        return functional.linear(windows.flatten(2), weight.flatten(1), self.bias).transpose(1, 2)
 
     def _few(self, b: int) -> bool:
         return 1 < b <= 4 or (b == 1 and self.in_channels * self.out_channels >= 8192)
+
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm whose gradient stays quick on a CPU for the short trajectories of the deep levels.
+
+    There torch's own is vectorised over time alone; normalising before the scale and shift runs over whole groups.
+    """
+
+    def forward(self, input: Float[Tensor, " b channels time"]) -> Float[Tensor, " b channels time"]:
+        """The features, normalised within each group of channels over all times."""
+        if not (1 < input.shape[2] < 8 and len(input) > 8 and input.is_cpu and eager() and torch.is_grad_enabled()):
+            return super().forward(input)
+        whole = input.reshape(len(input), self.num_groups, -1)
+        normal = functional.group_norm(whole, self.num_groups, eps=self.eps).view(input.shape)
+        return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
 
 
 class LinearAttention(nn.Module):
