@@ -102,17 +102,17 @@ def repaint(
     _check(noise, steps + returns, f"noise for {steps} steps and {returns} returns")
     if constrain_noise is not None:
         _check(constrain_noise, steps + 1, f"constrain_noise for the start and {steps} steps")
-    moved = done = 0
-    last = 0
-    held = None if constrain_noise is None else constrain_noise[0]
+    known = [] if constrain_noise is None else list(constrain_noise)
     passes, (levels, rows) = runs(len(grid.t), repeats, jump), make_plan(solver, grid, x)
+    moved = done = last = 0
     for i, (first, end) in enumerate(passes):
         if first < last:
-            x, held = _again(x, held, noise[moved], grid, (last, first))
+            kept, kick, held = _return(grid, last, first, x)
+            fresh = kick * noise[moved]
+            x = kept * x + fresh
+            known[done : done + 1] = [held * old + fresh / levels[first].sigma for old in known[done : done + 1]]
             moved += 1
         n, last = end - first, end
-        after = None if constrain_noise is None else constrain_noise[done + 1 : done + 1 + n]
-        visits = None if held is None or after is None else torch.cat((held[None], after))
         x = sample(
             denoise,
             x,
@@ -120,10 +120,9 @@ def repaint(
             solver=solver,
             noise=noise[moved : moved + n],
             constrain=constrain,
-            constrain_noise=visits,
+            constrain_noise=torch.stack(known[done : done + n + 1]) if known else None,
             finish=i + 1 == len(passes),
         )
-        held = None if visits is None else visits[-1]
         moved, done = moved + n, done + n
     return x
 
@@ -143,13 +142,11 @@ def moves(levels: int, repeats: int, jump: int) -> tuple[int, int]:
     return sum(last - first for first, last in passes), sum(b[0] < a[1] for a, b in pairwise(passes))
 
 
-def _again(x: X, held: X | None, noise: X, grid: Grid, levels: tuple[int, int]) -> tuple[X, X | None]:
-    """The state at a noisier level of the path through x, and the noise that its known entries then hold."""
-    now, then = levels
+def _return(grid: Grid, now: int, then: int, like: X) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights of x and of fresh noise on the path from a level to a noisier one, and of the old noise in the new."""
     kept = grid.alpha[then] / grid.alpha[now]
     kick = torch.sqrt(grid.sigma[then] ** 2 - (kept * grid.sigma[now]) ** 2)
-    old, new = (kept * grid.sigma[now] / grid.sigma[then]).to(x), (kick / grid.sigma[then]).to(x)
-    return kept.to(x) * x + kick.to(x) * noise, None if held is None else old * held + new * noise
+    return kept.to(like), kick.to(like), (kept * grid.sigma[now] / grid.sigma[then]).to(like)
 
 
 def _check(given: Tensor, entries: int, what: str) -> None:
