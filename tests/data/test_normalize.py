@@ -63,6 +63,21 @@ def test_quantile_puts_a_shared_value_in_the_middle_of_its_jump():
     assert fitted(torch.tensor([[1.0]])).item() == -0.75
 
 
+def test_quantile_keeps_the_ends_at_the_ends():
+    """A share of 30 % at the one end and 70 % at the other is no jump to be halved."""
+    values = torch.tensor([-5.0] * 30 + [5.0] * 70)[:, None]
+    assert Quantile(1).fit(values)(torch.tensor([[-5.0], [5.0]])).flatten().tolist() == [-1, 1]
+    assert Quantile(1, knots=2).fit(values)(torch.tensor([[-5.0], [0.0], [5.0]])).flatten().tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("kind", [Gaussian, MinMax, Quantile])
+def test_what_counts_as_noise_grows_with_the_size_of_the_numbers(kind):
+    """float32 knows 1000 to 6e-5 only; the same spread around 0 is real."""
+    noise = 1e-3 * torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    assert kind(1).fit(1000 + noise)(1000 + noise).abs().max() < 0.01
+    assert kind(1).fit(noise)(noise).abs().max() > 0.9
+
+
 def test_quantile_makes_any_law_even():
     x = data(20_000)
     y = Quantile(6)
