@@ -213,6 +213,15 @@ def test_contrastive_energy_loss_by_hand_and_at_its_minimum():
     ).all()
 
 
+@pytest.mark.parametrize("silent", [True, False])
+def test_potentials_that_ignore_the_sample_push_nowhere(silent: bool):
+    parameter = torch.ones(2, requires_grad=True)
+    for potential in (lambda x, _: 3 * parameter, lambda x, _: torch.ones(len(x)), lambda x, _: x.detach().sum(1)):
+        with torch.set_grad_enabled(not silent):
+            found = gradient(potential, column(2.0, -3.0), level((0.6, 0.8), (0.5, 0.5)))
+        torch.testing.assert_close(found, column(0.0, 0.0))
+
+
 # What the probability-flow ODE samples with each guidance: the tables of the sheet.
 
 
