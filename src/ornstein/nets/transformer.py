@@ -47,8 +47,8 @@ class DiffusionTransformer1d(nn.Module):
         cond: Float[Tensor, " b cond"] | None = None,
     ) -> Float[Tensor, " b horizon channels"]:
         """The network's value at noisy x, time label t and condition."""
-        mark = self.time(t)
-        if checked(cond, self.cond) is not None and self.condition is not None:
+        mark, cond = self.time(t), checked(cond, self.cond)
+        if self.condition is not None and cond is not None:
             mark = mark + self.condition(cond)
         mark = functional.silu(mark)
         h = self.inward(x) + self.position(torch.arange(x.shape[1], dtype=x.dtype, device=x.device))

@@ -5,19 +5,18 @@ from torch import Tensor
 
 
 def td_target(
-    reward: Float[Tensor, " b"], terminal: Float[Tensor, " b"], discount: Float[Tensor, " b"],
+    reward: Float[Tensor, " b"],
+    terminal: Float[Tensor, " b"],
+    discount: Float[Tensor, " b"],
     next_value: Float[Tensor, " b"],
-) -> Float[Tensor, " b"]:  # fmt: skip
+) -> Float[Tensor, " b"]:
     """The target of a value after one or n steps, detached: reward + discount (1 - terminal) next_value.
 
     `terminal` is 1 where the episode ended by itself, never for a time limit: only that cuts the bootstrap.
     Source: Sutton, Barto 2018, section 6.1.
     """
-    shapes = {name: tuple(v.shape) for name, v in _named(reward, terminal, discount, next_value)}
+    named = {"reward": reward, "terminal": terminal, "discount": discount, "next_value": next_value}
+    shapes = {name: tuple(value.shape) for name, value in named.items()}
     if len(set(shapes.values())) != 1 or reward.ndim != 1:
         raise ValueError(f"shapes {shapes}: give every one as (b,), or (b, 1) against (b,) would broadcast to (b, b)")
     return (reward + discount * (1 - terminal) * next_value).detach()
-
-
-def _named(*values: Tensor) -> list[tuple[str, Tensor]]:
-    return list(zip(("reward", "terminal", "discount", "next_value"), values, strict=True))
