@@ -9,6 +9,7 @@ Deviates: none in the offline method. Ends are only modelled if the data have an
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -121,7 +122,8 @@ class SynthER(nn.Module):
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage; the normaliser is fitted on the data first, but for the end flag."""
-    known = transitions(episodes)
+    make = partial(transitions, drop_unknown_terminal=True)  # a made-up next state must not be learnt
+    known = make(episodes)
 
     def build() -> SynthER:
         agent = SynthER(config, episodes.spaces)
@@ -130,7 +132,7 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
         return agent
 
     agents = run.build(build)
-    data, held_out = run.batches(episodes, transitions)
+    data, held_out = run.batches(episodes, make)
     fit(agents, data, steps=config.steps, batch_size=config.batch_size, run=run, validation=held_out)
     return agents
 
