@@ -46,6 +46,8 @@ def fit(
     for learner in learners:
         learner.train()
     if not ledger.finished:
+        if run.on_stage:
+            run.on_stage(stage, learners, data, batch_size)
         held_out = None
         if validation is not None:
             device = next(learners[0].parameters()).device

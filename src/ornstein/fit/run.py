@@ -1,7 +1,7 @@
 """Where and how to train, as plain values, and the directories that a run owns."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ornstein.types import Batches
 from ornstein.update import Mode
 
 Score = Callable[[nn.Module], float]
+OnStage = Callable[[str, Sequence[nn.Module], Batches, int], None]
+"""Told the name, the learners, the data and the batch size of each stage before its first step."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Run:
     `resume`: go on from the newest checkpoint, if there is one. `keep`: how many of the newest checkpoints stay.
     `validation`: share of episodes held out, whose loss is logged at every checkpoint. `score`: called on the learner
     at every checkpoint; the best one is kept beside the last. `init_from`: a checkpoint whose weights training starts
-    from. `loss_limit`: a loss beyond it stops the run. `meta`: plain values that a resumed run must share, stored with
-    it.
+    from. `loss_limit`: a loss beyond it stops the run. `on_stage`: called before the first step of each stage. `meta`:
+    plain values that a resumed run must share, stored with it.
     """
 
     directory: Path | None = None
@@ -50,6 +52,7 @@ class Run:
     quiet: bool = False
     loss_limit: float = 1e9
     score: Score | None = None
+    on_stage: OnStage | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -47,11 +47,16 @@ def plain(phase: Descend, names: Sequence[str]) -> Gradient:
 
 
 def functional(
-    template: nn.Module, phase: Descend, names: Sequence[str], *, stacked: bool = False, compiled: bool = False
+    template: nn.Module,
+    phase: Descend,
+    names: Sequence[str],
+    *,
+    stacked: bool = False,
+    compiler: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
 ) -> Gradient:
     """The gradient as a pure function of all tensors; `template` gives the structure, its own tensors are not used.
 
-    Loss and gradient are one graph. A parameter that the loss does not reach gets a gradient of zero.
+    Loss and gradient are one graph for a `compiler`. A parameter that the loss does not reach gets a gradient of zero.
     """
     shell = _Shell(template, phase.loss)
 
@@ -63,8 +68,8 @@ def functional(
     descend: Callable[..., Any] = grad_and_value(loss, has_aux=True)
     if stacked:
         descend = vmap(descend, randomness="error")
-    if compiled:
-        descend = torch.compile(descend, fullgraph=True, dynamic=False)
+    if compiler:
+        descend = compiler(descend)
 
     def gradient(live: Live, batch: Any, noise: Noise) -> Slope:
         own = {name: live[name].detach() for name in names}
@@ -73,6 +78,11 @@ def functional(
         return Slope([_laid_out(found[name], own[name]) for name in names], value, metrics)
 
     return gradient
+
+
+def compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled as one graph for one set of shapes; what would break the graph is an error."""
+    return torch.compile(function, fullgraph=True, dynamic=False)
 
 
 def accumulated(gradient: Gradient, phase: Descend, *, stacked: bool = False) -> Gradient:

@@ -14,7 +14,7 @@ from torch.func import stack_module_state
 from ornstein.rl.average import blend_tensors
 from ornstein.types import Average, Descend, Noise, Phase
 from ornstein.update.descent import Descent, Reading
-from ornstein.update.gradient import Gradient, functional, plain
+from ornstein.update.gradient import Gradient, compiler, functional, plain
 from ornstein.update.life import Life, column
 
 Mode = Literal["eager", "compiled", "graphs"]
@@ -104,12 +104,11 @@ class Update:
     def _descent(self, phase: Descend, steps: int) -> Descent:
         names = self._names(phase.module)
         if phase.name not in self.gradients:
-            compiled = self.mode == "compiled"
-            simple = not (self.stacked or compiled)
+            compiled = compiler if self.mode == "compiled" else None
             self.gradients[phase.name] = (
-                plain(phase, names)
-                if simple
-                else functional(self.template, phase, names, stacked=self.stacked, compiled=compiled)
+                functional(self.template, phase, names, stacked=self.stacked, compiler=compiled)
+                if self.stacked or compiled
+                else plain(phase, names)
             )
         gradient = self.gradients[phase.name]
         return Descent(phase, self.live, names, gradient, life=self.life, steps=steps, stacked=self.stacked)
