@@ -112,7 +112,7 @@ def test_single_precision_rounds_a_double_table():
     """1 - abar of neighbours in a chain of a thousand would lose its digits in single precision."""
     chain = DiscreteVP(1000, "linear")
     grid, x = uniform(chain, 1000), torch.ones(2, 3)
-    _, rows = make_plan(DDPM(), grid, x)
+    rows = make_plan(DDPM(), grid, x).rows
     exact = make_plan(DDPM(), grid, x.double()).rows
     for row, expected in zip(rows, exact, strict=True):
         for entry, value in zip(row, expected, strict=True):
@@ -212,12 +212,12 @@ def test_noise_is_declared_and_unpacked():
     assert start_and_noise((2,), 5, DDIM()) == {"start": Draw("normal", (2,))}
     assert start_and_noise((2,), 1, DDPM()) == {"start": Draw("normal", (2,))}
     assert start_and_noise((2,), 2, DDPM()) == {"start": Draw("normal", (2,)), "steps": Draw("normal", (1, 2))}
-    start, steps = unpack({"start": torch.ones(3, 2), "steps": torch.arange(24.0).reshape(3, 4, 2)}, scale=80.0)
-    assert start.tolist() == [[80.0, 80.0]] * 3
+    start, steps = unpack({"start": torch.full((3, 2), 2.0), "steps": torch.arange(24.0).reshape(3, 4, 2)}, scale=80.0)
+    assert start.tolist() == [[160.0, 160.0]] * 3
     assert steps is not None and steps.shape == (4, 3, 2)
     assert steps[1].tolist() == [[2.0, 3.0], [10.0, 11.0], [18.0, 19.0]]
-    start, steps = unpack({"start": torch.ones(3, 2)})
-    assert start.tolist() == [[1.0, 1.0]] * 3 and steps is None
+    start, steps = unpack({"start": torch.full((3, 2), 2.0)})
+    assert start.tolist() == [[2.0, 2.0]] * 3 and steps is None
 
 
 def test_the_defaults_sample_with_ddim_to_the_end():
