@@ -176,6 +176,12 @@ def test_flows_that_cannot_be_followed_are_refused():
         log_likelihood(broken, VP, POINTS[:1])
 
 
+def test_tolerances_are_one_in_a_hundred_thousand_by_default():
+    x = POINTS[:2]
+    spelled = log_likelihood(DATA.denoise, VP, x, start=1e-3, end=1.0, rtol=1e-5, atol=1e-5)
+    assert log_likelihood(DATA.denoise, VP, x).tolist() == spelled.tolist()
+
+
 def test_likelihood_in_single_precision():
     found = log_likelihood(DATA.denoise, VP, POINTS.float(), prior=unit)
     assert found.dtype == torch.float32
