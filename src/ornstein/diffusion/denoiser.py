@@ -1,12 +1,12 @@
 """From a network to the waist: every parameterisation becomes E[x0 | x_t]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from ornstein.diffusion.process import corrupt
 from ornstein.types import Denoise, Point, Process, Time, X
@@ -243,12 +243,16 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: X, point: Point, cond: Any = None) -> X:
         """E[x0 | x_t], within the bound."""
-        x0 = self.predict.x0(self.output(x_t, point, cond), x_t, point)
+        return self.clean(self.output(x_t, point, cond), x_t, point)
+
+    def clean(self, output: X, x_t: X, point: Point) -> X:
+        """E[x0 | x_t], within the bound, from what the network says."""
+        x0 = self.predict.x0(output, x_t, point)
         return x0 if self.bound is None else x0.clamp(-self.bound, self.bound)
 
-    def given(self, cond: Any) -> Denoise:
+    def given(self, cond: Any) -> "Given":
         """The denoiser under a condition, which is opaque here."""
-        return partial(self.forward, cond=cond)
+        return Given(self, cond)
 
     def output(self, x_t: X, point: Point, cond: Any = None) -> X:
         """What the network itself says, in the trained parameterisation."""
@@ -257,9 +261,39 @@ class Denoiser(nn.Module):
     def regression(self, x0: X, point: Point, eps: X, cond: Any = None) -> X:
         """Squared error per entry against the trained target; under `Precondition` that target has unit variance."""
         output = self.output(corrupt(x0, point, eps), point, cond)
-        return (output - self.predict.target(x0, point, eps)) ** 2
+        return mse_loss(output, self.predict.target(x0, point, eps), reduction="none")
 
     def reconstruction(self, x0: X, point: Point, eps: X, cond: Any = None) -> X:
         """Squared error per entry of the unbounded x0."""
         x_t = corrupt(x0, point, eps)
-        return (self.predict.x0(self.output(x_t, point, cond), x_t, point) - x0) ** 2
+        return mse_loss(self.predict.x0(self.output(x_t, point, cond), x_t, point), x0, reduction="none")
+
+
+class Given:
+    """A denoiser under a condition: x_t, level -> E[x0 | x_t].
+
+    For a whole sample, what the network makes of the levels and of the condition is computed once, if it has a method
+    `at(t, cond)` that gives it at each of several times as functions of x alone.
+    """
+
+    def __init__(self, denoiser: Denoiser, cond: Any) -> None:
+        self.denoiser, self.cond = denoiser, cond
+
+    def __call__(self, x_t: X, point: Point) -> X:
+        """E[x0 | x_t]."""
+        return self.denoiser(x_t, point, self.cond)
+
+    def along(self, levels: Sequence[Point], nodes: Point) -> Denoise:
+        """The same for samples that pass through these levels; the tracer of torch.compile gets it unprepared."""
+        denoiser, at = self.denoiser, getattr(self.denoiser.network, "at", None)
+        if at is None or torch.compiler.is_compiling():
+            return self
+        functions = dict(zip(map(id, levels), at(denoiser.clock.label(nodes), self.cond), strict=True))
+
+        def prepared(x_t: X, point: Point) -> X:
+            function = functions.get(id(point))
+            if function is None:  # between two levels, where some solvers call
+                return self(x_t, point)
+            return denoiser.clean(function(denoiser.predict.scale(x_t, point)), x_t, point)
+
+        return prepared
