@@ -27,7 +27,8 @@ import pytest
 from mutants import Mutant, mutants
 
 ROOT = Path(__file__).parent.parent
-CORE = [f"src/ornstein/diffusion/{name}.py" for name in ("solver", "guidance", "denoiser", "constrain")]
+SOLVERS = ("solver", "dpm", "stochastic", "runge_kutta", "sampler")
+CORE = [f"src/ornstein/diffusion/{name}.py" for name in (*SOLVERS, "guidance", "denoiser", "bound", "constrain")]
 RESULTS = ROOT / "results" / "mutation.json"
 COPIED = ("src", "tests", "pyproject.toml")
 CAUGHT = ("caught", "timeout")
@@ -56,7 +57,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", help="files to mutate (default: solver, guidance, denoiser, constrain)")
+    parser.add_argument("files", nargs="*", help="files to mutate (default: solvers, guidance, denoiser, constraints)")
     parser.add_argument("--tests", nargs="*", help="test files or folders (default: those of the files' rooms)")
     parser.add_argument("--sample", type=int, default=0, help="draw this many of the mutants that are left")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")

@@ -279,7 +279,9 @@ class TestBadData:
         assert not target.exists()
 
     def test_episodes_shorter_than_the_horizon(self, refused, tmp_path):
-        file, out = recording(tmp_path / "short.npz", length=5, episodes=3), tmp_path / "run"
+        file, out = tmp_path / "short.npz", tmp_path / "run"
+        words = ["--env", "PointMaze_UMaze-v3", "--policy", "waypoint", "--max-steps", "5", "--episodes", "3"]
+        assert main(["data", "collect", *words, "--out", str(file)]) == 0
         changes = ("--horizon", 32, "--steps", 1, *QUIET)
         message = refused("train", "diffuser", "--task", "maze-fast", "--data", file, "--out", out, *changes)
         assert "horizon" in message
