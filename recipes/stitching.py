@@ -22,10 +22,7 @@ from ornstein.systems.planners import diffuser
 from recipes.common import say, write
 
 PLANS, ROWS, STRIDE = 50, 32, 4
-CONFIG = replace(
-    diffuser.PRESETS["maze-fast"], horizon=2 * ROWS, stride=STRIDE, calls=64,
-    batch_size=32,
-)  # fmt: skip
+CONFIG = replace(diffuser.PRESETS["maze-fast"], horizon=2 * ROWS, stride=STRIDE, calls=64)
 
 
 def ends(n: int, source: torch.Generator) -> list[Pair]:
