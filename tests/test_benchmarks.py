@@ -95,9 +95,9 @@ def test_diffusion_ql_acts_as_the_official_way() -> None:
 
 
 def test_diffuser_plans_as_the_official_way() -> None:
-    spaces, config = Spaces(obs=5, act=2), Config(horizon=8, diffusion_steps=6, calls=6, candidates=1, guide_scale=0.3)
+    spaces, config = Spaces(obs=5, act=2), Config(horizon=8, diffusion_steps=6, calls=6, candidates=1, guide_scale=10.0)
     torch.manual_seed(0)
-    learner, usual = Diffuser(config, spaces).eval(), Planner(5, 2, horizon=8, steps=6, scale=0.3)
+    learner, usual = Diffuser(config, spaces).eval(), Planner(5, 2, horizon=8, steps=6, scale=10.0)
     planner.match(learner, usual)
     state, noise = torch.randn(1, 5), draw(learner.noise, 1, generator("plan"))
     draws = chain({name: values[0] for name, values in noise.items()})

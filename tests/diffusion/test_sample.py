@@ -1,5 +1,7 @@
 """The sampling loop: what is called, when, with which level and noise; precision, plans, gradients, seeds."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -43,6 +45,34 @@ def test_solvers_make_the_calls_that_they_declare(solver, n):
     out = sample(denoise, x, log_snr(VP, n), solver=solver, noise=noise_for(solver, n - 1, x))
     assert len(calls) == (n - 1) * solver.calls + 1
     assert out.shape == x.shape and torch.isfinite(out).all()
+
+
+class Recorded(nn.Module):
+    """A network, also prepared for several times at once; it counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.prepared = 0, 0
+
+    def forward(self, x, t, cond):
+        self.plain += 1
+        return x + torch.sin(t)[:, None] * cond
+
+    def at(self, t, cond):
+        self.prepared += 1
+        return [partial(torch.add, torch.sin(each) * cond) for each in t]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_a_denoiser_prepared_for_all_levels_gives_the_same_sample(solver):
+    network, x, cond = Recorded(), normal_quantiles(3).reshape(-1, 1), torch.tensor([[0.7]], dtype=DOUBLE)
+    denoiser = Denoiser(network, VP, Eps(), clock=Continuous(3.0), bound=2.0)
+    grid, noise = log_snr(VP, 4), noise_for(solver, 3, x)
+    result = sample(denoiser.given(cond), x, grid, solver=solver, noise=noise)
+    rest = network.plain  # the calls at levels that were not known beforehand
+    plain = sample(lambda x, level: denoiser(x, level, cond), x, grid, solver=solver, noise=noise)
+    assert network.prepared == 1 and rest < network.plain - rest == 3 * solver.calls + 1
+    torch.testing.assert_close(result, plain)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)

@@ -142,3 +142,16 @@ def test_gradients_over_a_seed_axis_are_those_of_each_network(kind):
 @each
 def test_one_graph(kind):
     assert compiled_agrees(small(kind), (X, T, COND))
+
+
+@pytest.mark.parametrize("cond", [0, 4])
+def test_prepared_for_several_times_it_is_the_same_function_with_the_same_gradient(cond):
+    net, given = small(ConditionalMLP, cond), COND if cond else None
+    prepared = torch.stack([function(X) for function in net.at(T, given)])
+    plain = torch.stack([net(X, t.expand(5), given) for t in T])
+    torch.testing.assert_close(prepared, plain)
+    sides = [torch.autograd.grad((side**2).sum(), list(net.parameters())) for side in (prepared, plain)]
+    for ours, theirs in zip(*sides, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="cond"):
+        net.at(T, torch.zeros(5, 3))

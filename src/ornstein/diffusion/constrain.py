@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ornstein.diffusion.grid import Grid
-from ornstein.diffusion.solver import DDPM, Plan, Solver, make_plan, sample
+from ornstein.diffusion.solver import DDPM, Solver, make_plan, sample
 from ornstein.types import Constrain, Denoise, Point, X
 
 
@@ -103,20 +103,20 @@ def repaint(
     if constrain_noise is not None:
         _check(constrain_noise, steps + 1, f"constrain_noise for the start and {steps} steps")
     known = [] if constrain_noise is None else list(constrain_noise)
-    passes, (levels, rows) = runs(len(grid.t), repeats, jump), make_plan(solver, grid, x)
+    passes, plan = runs(len(grid.t), repeats, jump), make_plan(solver, grid, x)
     moved = done = last = 0
     for i, (first, end) in enumerate(passes):
         if first < last:
             kept, kick, held = _return(grid, last, first, x)
             fresh = kick * noise[moved]
             x = kept * x + fresh
-            known[done : done + 1] = [held * old + fresh / levels[first].sigma for old in known[done : done + 1]]
+            known[done : done + 1] = [held * old + fresh / plan.levels[first].sigma for old in known[done : done + 1]]
             moved += 1
         n, last = end - first, end
         x = sample(
             denoise,
             x,
-            Plan(levels[first : end + 1], rows[first:end]),
+            plan.part(first, end),
             solver=solver,
             noise=noise[moved : moved + n],
             constrain=constrain,

@@ -6,24 +6,25 @@ from torch import Tensor, nn
 
 from ornstein.diffusion.grid import Grid
 from ornstein.diffusion.process import DiscreteVP, point
-from ornstein.diffusion.solver import DDIM, Solver, sample, start_and_noise, unpack
+from ornstein.diffusion.solver import DDIM, Solver, make_plan, sample, start_and_noise, tabulate, unpack
 from ornstein.types import Constrain, Denoise, Noise, NoiseSpec, Point, Shift, Time, X
 
 
 class Sampler(nn.Module):
     """Samples by `solver` on `grid`, from start noise of standard deviation `scale` (1 for variance preserving paths).
 
-    The grid lives in buffers, so that it is on the learner's device; they are made anew from the configuration and
-    are not stored in checkpoints.
+    The grid and the solver's coefficients on it live in buffers, so that they are on the learner's device; they are
+    made anew from the configuration and are not stored in checkpoints.
     """
 
     t: Tensor
     alpha: Tensor
     sigma: Tensor
+    table: Tensor
 
     def __init__(self, grid: Grid, solver: Solver = DDIM(), *, scale: float = 1.0) -> None:  # noqa: B008 (a frozen value)
         super().__init__()
-        for name, values in grid._asdict().items():
+        for name, values in (grid._asdict() | {"table": tabulate(solver, grid)}).items():
             self.register_buffer(name, values, persistent=False)
         self.solver, self.scale = solver, scale
 
@@ -46,7 +47,8 @@ class Sampler(nn.Module):
     ) -> X:
         """One sample per row of the noise, which may hold other entries too."""
         start, steps = unpack(noise, scale=self.scale)
-        return sample(denoise, start, self.grid, solver=self.solver, noise=steps, shift=shift, constrain=constrain)
+        plan = make_plan(self.solver, self.grid, start, table=self.table)
+        return sample(denoise, start, plan, solver=self.solver, noise=steps, shift=shift, constrain=constrain)
 
     def many(
         self, denoise: Denoise, noise: Noise, *, shift: Shift | None = None, constrain: Constrain | None = None

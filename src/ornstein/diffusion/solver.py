@@ -23,11 +23,21 @@ Memory = tuple[Tensor, ...]
 """What a solver carries from step to step."""
 
 
+Table = Float[Tensor, " entries steps"]
+"""The rows of a whole grid, one entry after the other."""
+
+
 class Plan(NamedTuple):
     """All that sampling needs of a grid and a solver, for batches of one shape: see `make_plan`."""
 
     levels: Sequence[Point]
     rows: Sequence[Row]
+    nodes: Point  # all levels in one, for a batch of one row per level
+
+    def part(self, first: int, last: int) -> "Plan":
+        """The plan from one level to another."""
+        some = slice(first, last + 1)
+        return Plan(self.levels[some], self.rows[first:last], Point(*(entry[some] for entry in self.nodes)))
 
 
 @runtime_checkable
@@ -186,6 +196,7 @@ def sample(
     `noise` holds one entry per solver step (solvers that draw none ignore it). `shift` moves x before each step.
     `constrain` is applied at the start, after every change of x, and to the result (there with level None);
     `constrain_noise` holds one entry per level. In place of a grid, `make_plan(solver, grid, x)` may be given.
+    A `denoise` with a method `along(levels, nodes)`, as `Denoiser.given` makes it, is told all levels beforehand.
     """
     out = x
     for out in _states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish):  # noqa: B007
@@ -209,22 +220,29 @@ def trace(
     return torch.stack(list(_states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish)))
 
 
-def make_plan(solver: Solver, grid: Grid, like: X) -> Plan:
+def tabulate(solver: Solver, grid: Grid) -> Table:
+    """The solver's rows between the neighbours of a grid, in the grid's precision."""
+    table = solver.row(Point(*(entry[:-1] for entry in grid)), Point(*(entry[1:] for entry in grid)))
+    return torch.stack(torch.broadcast_tensors(*table)) if table else grid.t.new_zeros(0, len(grid.t) - 1)
+
+
+def make_plan(solver: Solver, grid: Grid, like: X, *, table: Table | None = None) -> Plan:
     """The levels of a grid and the solver's rows between them for batches like this one; worth keeping where it recurs.
 
-    Rows are computed in the grid's precision and rounded to that of `like`; all are views, made once.
+    Rows are computed in the grid's precision and rounded to that of `like`; all are views, made once. `table` is
+    `tabulate(solver, grid)`, where it is at hand.
     """
     n, b, ones = len(grid.t), len(like), (1,) * (like.ndim - 1)
     t, alpha, sigma = (entry.to(like) for entry in grid)
+    nodes = Point(t, alpha.view(n, *ones), sigma.view(n, *ones))
     levels = zip(
-        t.reshape(n, 1).expand(n, b).unbind(),
-        alpha.reshape(n, 1, *ones).expand(n, b, *ones).unbind(),
-        sigma.reshape(n, 1, *ones).expand(n, b, *ones).unbind(),
+        t.view(n, 1).expand(n, b).unbind(),
+        *(entry.unsqueeze(1).expand(n, b, *ones).unbind() for entry in nodes[1:]),
         strict=True,
     )
-    table = solver.row(Point(*(entry[:-1] for entry in grid)), Point(*(entry[1:] for entry in grid)))
-    rows = zip(*(entry.to(like).reshape(n - 1, 1, *ones).unbind() for entry in table), strict=True)
-    return Plan([Point(*level) for level in levels], list(rows) or [()] * (n - 1))
+    rates = (tabulate(solver, grid) if table is None else table).to(like)
+    rows = zip(*(entry.view(n - 1, 1, *ones).unbind() for entry in rates), strict=True)
+    return Plan([Point(*level) for level in levels], list(rows) or [()] * (n - 1), nodes)
 
 
 def start_and_noise(shape: tuple[int, ...], levels: int, solver: Solver) -> NoiseSpec:
@@ -266,7 +284,9 @@ def _states(
     def hold(x: X, i: int) -> X:
         return x if constrain is None else constrain(x, levels[i], None if again is None else again[i])
 
-    levels, rows = grid if isinstance(grid, Plan) else make_plan(solver, grid, x)
+    levels, rows, nodes = grid if isinstance(grid, Plan) else make_plan(solver, grid, x)
+    along = getattr(denoise, "along", None)
+    denoise = denoise if along is None else along(levels, nodes)
     again = constrain_noise
     draws = _draws(solver, noise, len(rows))
     memory = solver.init(x)

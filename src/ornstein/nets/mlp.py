@@ -1,6 +1,9 @@
 """Denoising networks for vectors: an action or a whole transition, with a condition beside it."""
 
-from itertools import pairwise
+from collections.abc import Callable
+from functools import partial
+from itertools import islice, pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -37,6 +40,24 @@ class ConditionalMLP(nn.Module):
     ) -> Float[Tensor, " b size"]:
         """The network's value at noisy x, time label t and condition, in the parameterisation it is trained for."""
         return self.body(_join(x, self.time(t), checked(cond, self.cond)))
+
+    def at(
+        self, t: Float[Tensor, " n"], cond: Float[Tensor, " b cond"] | None = None
+    ) -> list[Callable[[Float[Tensor, " b size"]], Float[Tensor, " b size"]]]:
+        """The network at each of these times and one condition, as functions of x: the rest is computed once, here."""
+        first = cast("nn.Linear", self.body[0])
+        size = cast("nn.Linear", self.body[-1]).out_features
+        inward, timed, conditioned = first.weight.split((size, first.in_features - size - self.cond, self.cond), dim=1)
+        fixed = functional.linear(self.time(t), timed, first.bias)
+        if (known := checked(cond, self.cond)) is not None:
+            fixed = fixed.unsqueeze(1) + functional.linear(known, conditioned)
+        return [partial(self._from, base, inward.t()) for base in fixed.unbind()]
+
+    def _from(self, base: Tensor, inward: Tensor, x: Tensor) -> Tensor:
+        h = torch.addmm(base, x, inward)
+        for part in islice(self.body, 1, None):
+            h = part(h)
+        return h
 
 
 class ResidualMLP(nn.Module):

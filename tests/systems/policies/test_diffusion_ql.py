@@ -39,7 +39,8 @@ def noise_of(a: DiffusionQL, name: str, rows: int = 8) -> dict[str, torch.Tensor
 
 def calls_of(network: nn.Module) -> list[torch.Tensor]:
     outputs: list[torch.Tensor] = []
-    network.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    head: nn.Module = network.body[-1]  # pyright: ignore  # the chain meets the network in two parts
+    head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     return outputs
 
 
