@@ -1,7 +1,14 @@
 """Ornstein: diffusion models that plan, act and imagine."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ornstein.data.episodes import Episodes
+    from ornstein.fit import Run
+    from ornstein.source import Source
+    from ornstein.system import System, load
+    from ornstein.types import Spaces
 
 __version__ = "0.1.0"
 

@@ -120,6 +120,8 @@ class Diffuser(nn.Module):
             self.value = TemporalEncoder(channels, c.horizon, **net)
             self.value_ema = deepcopy(self.value).requires_grad_(False)
         self.sampler = Sampler(uniform(process, c.calls), c.solver)
+        labels = self.sampler.t * c.diffusion_steps - 1
+        self.guided = int((labels > c.guide_stop - 0.5).sum())  # steps with moves before them, the first ones
         self.box = ActionBox(spaces)
         self.noise: NoiseSpec = self.sampler.needs((c.horizon, channels), copies=1 if goal else c.candidates)
         self.plan_every = 0 if goal else 1
@@ -171,7 +173,7 @@ class Diffuser(nn.Module):
         copies = noise["start"].shape[1]
         given = self.held(self.layout.ends(obs).repeat_interleave(copies, 0))
         guide = self.guide(given) if self.config.task == "return" else None
-        x = self.sampler.many(self.ema, noise, shift=guide, constrain=given)
+        x = self.sampler.many(self.ema, noise, shift=guide, shifts=self.guided, constrain=given)
         x = best(x, self.scores(x)) if self.config.task == "return" else x[:, 0]
         action, states = self.layout.unpack(x)
         return Plan(states, action, torch.zeros_like(carry.age))
@@ -183,9 +185,8 @@ class Diffuser(nn.Module):
     def guide(self, given: Constrain) -> Shift:
         """Moves along the value's gradient, scaled by the posterior variance, before each reverse step."""
         c, label = self.config, self.denoiser.clock.label
-        stop = (c.guide_stop + 0.5) / c.diffusion_steps
         value = lambda x, level: self.value_ema(x, label(level))  # noqa: E731
-        return ascend(value, c.guide_scale, repeats=c.guide_repeats, stop=stop, constrain=given)
+        return ascend(value, c.guide_scale, repeats=c.guide_repeats, constrain=given)
 
     def scores(self, x: Float[Tensor, " n k horizon channels"]) -> Float[Tensor, " n k"]:
         """The value of each finished plan, at the lowest noise level."""

@@ -84,7 +84,7 @@ class DiffusionQL(nn.Module):
         self.critics_target = deepcopy(self.critics).requires_grad_(False)
         self.sampler = Sampler(uniform(chain, steps), DDPM())
         self.box = ActionBox(spaces)
-        self.noise: NoiseSpec = self.sampler.needs((spaces.act,), copies=config.candidates) | {
+        self.noise: NoiseSpec = dict(self.sampler.needs((spaces.act,), copies=config.candidates)) | {
             "choice": Draw("uniform", (config.candidates,))
         }
 
@@ -95,7 +95,9 @@ class DiffusionQL(nn.Module):
         draws = {"t": Draw("uniform"), "eps": Draw("normal", (act,)), "coin": Draw("uniform", per="update")}
         return (
             Descend("critic", self.critics, self.critic_loss, Adam(c.critic_lr, clip=c.clip), backup),
-            Descend("actor", self.actor, self.actor_loss, Adam(c.lr, clip=c.clip), draws | self.sampler.needs((act,))),
+            Descend(
+                "actor", self.actor, self.actor_loss, Adam(c.lr, clip=c.clip), draws | dict(self.sampler.needs((act,)))
+            ),
             Average(self.actor_ema, self.actor, c.ema_rate, every=c.ema_every, after=c.ema_after),
             Average(self.critics_target, self.critics, c.ema_rate),
         )
