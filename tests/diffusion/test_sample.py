@@ -294,3 +294,17 @@ def test_a_denoiser_samples_in_its_own_parameterisation():
     x, grid = normal_quantiles(5), log_snr(VP, 6)
     got = sample(Denoiser(network, VP, Eps(), clock=Continuous()), x, grid)
     torch.testing.assert_close(got, sample(data.denoise, x, grid), rtol=1e-8, atol=1e-8)
+
+
+def test_only_the_first_shifts_are_made():
+    moved = []
+
+    def shift(x, now, then):
+        moved.append(now.t[0].item())
+        return x
+
+    grid = uniform(VP, 5)
+    for shifts, expected in ((None, 4), (4, 4), (2, 2), (0, 0)):
+        moved.clear()
+        sample(MIXTURE.denoise, normal_quantiles(3), grid, solver=Euler(), shift=shift, shifts=shifts)
+        assert moved == grid.t[:expected].tolist()

@@ -43,21 +43,35 @@ class Sampler(nn.Module):
         return {name: draw._replace(shape=(copies, *draw.shape)) for name, draw in spec.items()}
 
     def forward(
-        self, denoise: Denoise, noise: Noise, *, shift: Shift | None = None, constrain: Constrain | None = None
+        self,
+        denoise: Denoise,
+        noise: Noise,
+        *,
+        shift: Shift | None = None,
+        shifts: int | None = None,
+        constrain: Constrain | None = None,
     ) -> X:
-        """One sample per row of the noise, which may hold other entries too."""
+        """One sample per row of the noise, which may hold other entries too; `shift` and the rest as in `sample`."""
         start, steps = unpack(noise, scale=self.scale)
         plan = make_plan(self.solver, self.grid, start, table=self.table)
-        return sample(denoise, start, plan, solver=self.solver, noise=steps, shift=shift, constrain=constrain)
+        options = {"shift": shift, "shifts": shifts, "constrain": constrain}
+        return sample(denoise, start, plan, solver=self.solver, noise=steps, **options)
 
     def many(
-        self, denoise: Denoise, noise: Noise, *, shift: Shift | None = None, constrain: Constrain | None = None
+        self,
+        denoise: Denoise,
+        noise: Noise,
+        *,
+        shift: Shift | None = None,
+        shifts: int | None = None,
+        constrain: Constrain | None = None,
     ) -> Float[Tensor, " b k *x"]:
         """`k` samples per row from noise (b, k, ...); `denoise` meets them as b k rows, those of one row beside
         each other.
         """
         flat = {name: noise[name].flatten(0, 1) for name in ("start", "steps") if name in noise}
-        return self(denoise, flat, shift=shift, constrain=constrain).unflatten(0, noise["start"].shape[:2])
+        x = self(denoise, flat, shift=shift, shifts=shifts, constrain=constrain)
+        return x.unflatten(0, noise["start"].shape[:2])
 
 
 def drawn_level(process: DiscreteVP, uniform: Time, like: X) -> Point:

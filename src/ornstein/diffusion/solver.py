@@ -187,19 +187,20 @@ def sample(
     solver: Solver = DDIM(),
     noise: Float[Tensor, " steps b *x"] | None = None,
     shift: Shift | None = None,
+    shifts: int | None = None,
     constrain: Constrain | None = None,
     constrain_noise: Float[Tensor, " n b *x"] | None = None,
     finish: bool = True,
 ) -> X:
     """Data from noise `x` at the first of n levels: n - 1 solver steps and, with `finish`, a denoise at the last level.
 
-    `noise` holds one entry per solver step (solvers that draw none ignore it). `shift` moves x before each step.
-    `constrain` is applied at the start, after every change of x, and to the result (there with level None);
+    `noise` holds one entry per solver step (solvers that draw none ignore it). `shift` moves x before each step, or
+    before the first `shifts` of them. `constrain` is applied at the start, after every change of x, and to the result (there with level None);
     `constrain_noise` holds one entry per level. In place of a grid, `make_plan(solver, grid, x)` may be given.
     A `denoise` with a method `along(levels, nodes)`, as `Denoiser.given` makes it, is told all levels beforehand.
     """
     out = x
-    for out in _states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish):  # noqa: B007
+    for out in _states(denoise, x, grid, solver, noise, shift, shifts, constrain, constrain_noise, finish):  # noqa: B007
         pass
     return out
 
@@ -212,12 +213,15 @@ def trace(
     solver: Solver = DDIM(),
     noise: Float[Tensor, " steps b *x"] | None = None,
     shift: Shift | None = None,
+    shifts: int | None = None,
     constrain: Constrain | None = None,
     constrain_noise: Float[Tensor, " n b *x"] | None = None,
     finish: bool = True,
 ) -> Float[Tensor, " states b *x"]:
     """What `sample` passes through: x at each of the n levels and, with `finish`, the result; arguments as there."""
-    return torch.stack(list(_states(denoise, x, grid, solver, noise, shift, constrain, constrain_noise, finish)))
+    return torch.stack(
+        list(_states(denoise, x, grid, solver, noise, shift, shifts, constrain, constrain_noise, finish))
+    )
 
 
 def tabulate(solver: Solver, grid: Grid) -> Table:
@@ -275,6 +279,7 @@ def _states(
     solver: Solver,
     noise: Tensor | None,
     shift: Shift | None,
+    shifts: int | None,
     constrain: Constrain | None,
     constrain_noise: Tensor | None,
     finish: bool,
@@ -293,7 +298,7 @@ def _states(
     yield (x := hold(x, 0))
     for i, row in enumerate(rows):
         now, then = levels[i], levels[i + 1]
-        if shift is not None:
+        if shift is not None and (shifts is None or i < shifts):
             x = hold(shift(x, now, then), i)
         x, memory = solver.step(denoise, x, now, then, draws[i], memory, row)
         yield (x := hold(x, i + 1))
