@@ -43,7 +43,7 @@ demo: $(READY)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/ornstein demo
 
 bench: $(READY)
-	for file in benchmarks/[a-z]*.py; do $(PY) $$file || exit 1; done
+	$(PY) -m benchmarks
 
 mutation: $(READY)
 	$(PY) scripts/mutate.py --jobs $(JOBS)
