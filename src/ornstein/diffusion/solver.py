@@ -197,7 +197,8 @@ def sample(
     `noise` holds one entry per solver step (solvers that draw none ignore it). `shift` moves x before each step, or
     before the first `shifts` of them. `constrain` is applied at the start, after every change of x, and to the result
     (there with level None); `constrain_noise` holds one entry per level. In place of a grid,
-    `make_plan(solver, grid, x)` may be given. A `denoise` with a method `along(levels, nodes)`, as `Denoiser.given` makes it, is told all levels beforehand.
+    `make_plan(solver, grid, x)` may be given. A `denoise` with a method `along(levels, nodes)`, as `Denoiser.given`
+    makes it, is told all levels beforehand.
     """
     out = x
     for out in _states(denoise, x, grid, solver, noise, shift, shifts, constrain, constrain_noise, finish):  # noqa: B007
