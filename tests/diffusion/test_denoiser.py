@@ -34,8 +34,8 @@ def draws(*shape: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(shape, generator=source, dtype=DOUBLE) for _ in range(3))
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=str)
-@pytest.mark.parametrize("predict", PREDICTIONS, ids=str)
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("predict", PREDICTIONS, ids=lambda v: type(v).__name__)
 def test_x0_comes_back_from_the_target(predict, process):
     x0, eps, _ = draws(4, 3, 2)
     at = point(process, torch.tensor([0.2, 0.4, 0.6, 0.9], dtype=DOUBLE), x0)
@@ -43,8 +43,8 @@ def test_x0_comes_back_from_the_target(predict, process):
     torch.testing.assert_close(predict.x0(predict.target(x0, at, eps), x_t, at), x0, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=str)
-@pytest.mark.parametrize("predict", PREDICTIONS, ids=str)
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("predict", PREDICTIONS, ids=lambda v: type(v).__name__)
 def test_gain_is_the_size_of_the_outputs_error(predict, process):
     x0, eps, output = draws(4, 3)
     at = point(process, torch.tensor([0.2, 0.4, 0.6, 0.9], dtype=DOUBLE), x0)
@@ -62,7 +62,7 @@ def test_gain_is_the_size_of_the_outputs_error(predict, process):
         (Score(), -3.0 / 0.6, (2.0 + 0.36 * 5.0) / 0.8),
         (Velocity(), 3.0 - 1.0, (2.0 - 0.6 * 5.0) / 1.4),
     ],
-    ids=str,
+    ids=lambda v: type(v).__name__,
 )
 def test_formulas_by_hand(predict, target, x0):
     """x0 = 1, eps = 3 at alpha = 0.8, sigma = 0.6; then an output of 5 at x_t = 2."""

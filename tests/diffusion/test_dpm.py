@@ -35,9 +35,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("solver", "first", "errors", "orders"), TABLE, ids=lambda v: str(v) if hasattr(v, "row") else ""
-)
+@pytest.mark.parametrize(("solver", "first", "errors", "orders"), TABLE, ids=lambda v: type(v).__name__)
 def test_errors_and_orders_are_the_published_ones(solver, first, errors, orders):
     grids = [log_snr(VP, first * 2**i + 1) for i in range(5)]
     got = [transport_error(MIXTURE, solver, grid, STARTS) for grid in grids]

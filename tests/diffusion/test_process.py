@@ -109,13 +109,13 @@ def test_discrete_times_beyond_the_chain_stay_at_its_ends():
     close(noisier, [1.0, 0.0], atol=1e-12)
 
 
-@pytest.mark.parametrize("process", PRESERVING, ids=str)
+@pytest.mark.parametrize("process", PRESERVING, ids=lambda v: type(v).__name__)
 def test_variance_is_preserved(process):
     alpha, sigma = process.rates(torch.linspace(0, 1, 41, dtype=torch.float64))
     close(alpha**2 + sigma**2, torch.ones(41), rtol=1e-14)
 
 
-@pytest.mark.parametrize("process", ALL, ids=str)
+@pytest.mark.parametrize("process", ALL, ids=lambda v: type(v).__name__)
 def test_time_inverts_the_rates(process):
     t = torch.linspace(0.02, 0.98, 33, dtype=torch.float64).reshape(3, 11)
     alpha, sigma = process.rates(t)
@@ -124,13 +124,13 @@ def test_time_inverts_the_rates(process):
     assert process.time(torch.log(alpha / sigma).float()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("process", ALL, ids=str)
+@pytest.mark.parametrize("process", ALL, ids=lambda v: type(v).__name__)
 def test_noise_grows_with_time(process):
     alpha, sigma = process.rates(torch.linspace(0.01, 0.99, 50, dtype=torch.float64))
     assert (torch.diff(torch.log(alpha / sigma)) < 0).all()
 
 
-@pytest.mark.parametrize("process", ALL, ids=str)
+@pytest.mark.parametrize("process", ALL, ids=lambda v: type(v).__name__)
 def test_speeds_are_the_derivatives(process):
     t = torch.tensor([0.13, 0.47, 0.85], dtype=torch.float64)
     got = speeds(process, t)

@@ -31,7 +31,7 @@ def noise_for(solver, steps: int, like: torch.Tensor) -> torch.Tensor | None:
     return torch.stack(draws) if solver.draws and steps else (torch.zeros(0, *like.shape) if solver.draws else None)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda v: type(v).__name__)
 @pytest.mark.parametrize("n", [1, 4])
 def test_solvers_make_the_calls_that_they_declare(solver, n):
     calls = []
@@ -63,7 +63,7 @@ class Recorded(nn.Module):
         return [partial(torch.add, torch.sin(each) * cond) for each in t]
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda v: type(v).__name__)
 def test_a_denoiser_prepared_for_all_levels_gives_the_same_sample(solver):
     network, x, cond = Recorded(), normal_quantiles(3).reshape(-1, 1), torch.tensor([[0.7]], dtype=DOUBLE)
     denoiser = Denoiser(network, VP, Eps(), clock=Continuous(3.0), bound=2.0)
@@ -75,7 +75,7 @@ def test_a_denoiser_prepared_for_all_levels_gives_the_same_sample(solver):
     torch.testing.assert_close(result, plain)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda v: type(v).__name__)
 def test_every_level_that_is_asked_for_lies_on_the_path(solver):
     def denoise(x, level):
         alpha, sigma = VP.rates(level.t)
@@ -87,7 +87,7 @@ def test_every_level_that_is_asked_for_lies_on_the_path(solver):
     sample(denoise, x, log_snr(VP, 4), solver=solver, noise=noise_for(solver, 3, x))
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda v: type(v).__name__)
 def test_steps_one_at_a_time_equal_the_tabulated_grid(solver):
     """Also with levels for each sample, as (b, 1) tensors."""
     x, grid = normal_quantiles(5), log_snr(VP, 6)
@@ -100,7 +100,7 @@ def test_steps_one_at_a_time_equal_the_tabulated_grid(solver):
     torch.testing.assert_close(x, whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda v: type(v).__name__)
 def test_gradients_flow_through_the_whole_chain(solver):
     """Against finite differences in a parameter of the denoiser and in the start."""
     x, grid = normal_quantiles(3), log_snr(VP, 4)
@@ -119,7 +119,7 @@ def test_gradients_flow_through_the_whole_chain(solver):
         assert gradient[i].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda v: type(v).__name__)
 def test_many_seeds_at_once_equal_one_after_the_other(solver):
     """A leading axis of network parameters, under vmap; the start without that axis."""
     net = nn.Linear(2, 2).double()
@@ -269,7 +269,7 @@ def test_trajectories_and_actions_share_the_solvers():
     "solver",
     [DPMSolverPP2M(), DPMSolverPP2M(1.0), DPMSolverPP3M(), DPMSolver2(Flow(), "x0"), DPMSolver3(Flow(), "x0"),
      Churn(Heun(), Flow(), 0.2), RungeKutta(Flow()), RK45(Flow())],
-    ids=str,
+    ids=lambda v: type(v).__name__,
 )  # fmt: skip
 def test_all_that_can_start_from_pure_noise_do_so_in_single_precision(solver):
     x = normal_quantiles(9).float()

@@ -71,7 +71,9 @@ def test_heun_step_by_hand():
     assert x.item() == pytest.approx(1 + 0.5 * (first + second))
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DDIM(0.4), DDPM(), DDPM("large", 0.7), Euler()], ids=str)
+@pytest.mark.parametrize(
+    "solver", [DDIM(), DDIM(0.4), DDPM(), DDPM("large", 0.7), Euler()], ids=lambda v: type(v).__name__
+)
 def test_affine_steps_add_what_their_row_says(solver):
     keep, pull, kick = row(solver)
     x, z = torch.tensor([[3.0]], dtype=DOUBLE), torch.tensor([[-2.0]], dtype=DOUBLE)
@@ -86,7 +88,7 @@ def test_affine_steps_add_what_their_row_says(solver):
     assert seen == [(3.0, NOW)] * 2
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DDIM(0.6), DDPM(), Euler(), Heun()], ids=str)
+@pytest.mark.parametrize("solver", [DDIM(), DDIM(0.6), DDPM(), Euler(), Heun()], ids=lambda v: type(v).__name__)
 def test_one_step_takes_levels_of_its_own_for_each_sample(solver):
     x = torch.tensor([[1.0, -2.0], [0.3, 0.5], [2.0, 1.0]], dtype=DOUBLE)
     z = torch.ones_like(x)
@@ -128,7 +130,9 @@ def test_the_optimal_variance_returns_that_of_the_data(chain, data):
     assert var + last == pytest.approx(data.std**2, abs=2.5e-6)
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DDIM(0.5), DDPM(), DDPM("large"), Euler(), Heun()], ids=str)
+@pytest.mark.parametrize(
+    "solver", [DDIM(), DDIM(0.5), DDPM(), DDPM("large"), Euler(), Heun()], ids=lambda v: type(v).__name__
+)
 @pytest.mark.parametrize("levels", [1, 3])
 def test_a_data_point_is_met_exactly(solver, levels):
     got = moments(Gaussian(1.7, 0.0), solver, strided(THOUSAND, levels))
@@ -256,7 +260,9 @@ def test_euler_steps_of_a_flow_end_with_the_denoise():
         assert (mean, math.sqrt(var)) == pytest.approx((1.0, std), abs=1e-6)
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DDIM(0.5), DDIM(1.0), DDPM(), DDPM("large"), Euler(), Heun()], ids=str)
+@pytest.mark.parametrize(
+    "solver", [DDIM(), DDIM(0.5), DDIM(1.0), DDPM(), DDPM("large"), Euler(), Heun()], ids=lambda v: type(v).__name__
+)
 def test_steps_from_pure_noise_are_finite_in_single_precision(solver):
     """alpha = 0 at t = 1: the old x then only holds noise."""
     x, noise = normal_quantiles(9).float(), torch.ones(4, 9, 1)

@@ -60,7 +60,7 @@ def level(process, t: float) -> Point:
 
 
 @pytest.mark.parametrize(("churn", "rise"), [(0.25, 0.25), (0.9, math.sqrt(2) - 1)])
-@pytest.mark.parametrize("process", [Karras(), LinearVP()], ids=str)
+@pytest.mark.parametrize("process", [Karras(), LinearVP()], ids=lambda v: type(v).__name__)
 def test_churn_raises_the_level_and_adds_the_noise_of_the_rise(process, churn, rise):
     """In x / alpha: ratio (1 + rise), noise inflate sqrt(ratio_hat^2 - ratio^2)."""
     now, then = level(process, 0.6), level(process, 0.5)

@@ -50,7 +50,7 @@ class DPMSolverPP2M(Solver):
 
     def row(self, now: Point, then: Point) -> Row:
         """DDIM's weights; half the step in lam, backwards; and 1 / h."""
-        h = lam(then) - lam(now)
+        h = _step(now, then)
         return *DDIM(self.eta).row(now, then), -0.5 * h, 1 / h
 
     def step(
@@ -105,12 +105,13 @@ class DPMSolverPP3M(Solver):
 
     def init(self, x: X) -> Memory:
         """The last answer and its slope, and the last two steps: endless, so that nothing rises before the start."""
-        return torch.zeros_like(x), torch.zeros_like(x), x.new_full((), 1e30), x.new_full((), 1e30)
+        endless = x.new_full((), 1e30)
+        return torch.zeros_like(x), torch.zeros_like(x), endless, endless
 
     def row(self, now: Point, then: Point) -> Row:
         """Weights of x, of the answer, its slope and its curvature in lam, and h."""
         keep, feed, g = _frame(self.form, now, then)
-        h = lam(then) - lam(now)
+        h = _step(now, then)
         first, second, third = _phi(g)
         return keep, feed * first, feed * second * h, feed * third * h**2 * (1 if self.compat else 2), h
 
@@ -199,6 +200,11 @@ def lam(point: Point) -> Tensor:
     return torch.log(point.alpha.clamp(min=1e-20) / point.sigma)
 
 
+def _step(now: Point, then: Point) -> Tensor:
+    """The step h in lam."""
+    return lam(then) - lam(now)
+
+
 def _phi(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The integrals of exp(g (1 - s)) g (1, s, s^2 / 2) over s in [0, 1]."""
     first = torch.expm1(g)
@@ -208,7 +214,7 @@ def _phi(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _frame(form: Form, now: Point, then: Point) -> tuple[Tensor, Tensor, Tensor]:
     """What x is multiplied by, what feeds the answer in, and the signed step g."""
-    h = lam(then) - lam(now)
+    h = _step(now, then)
     if form == "x0":
         return then.sigma / now.sigma, -then.alpha, -h
     return then.alpha / now.alpha, -then.sigma, h
