@@ -23,7 +23,7 @@ ENVS = {"hopper-replay": "Hopper-v5", "walker2d-replay": "Walker2d-v5"}
 QL = diffusion_ql.PRESETS["replay-cpu"]
 CLONING = replace(
     diffusion_cloning.PRESETS["best-10-percent"], activation=QL.activation, width=QL.width, batch_size=QL.batch_size,
-    lr=QL.lr, clip=QL.clip, ema_rate=QL.ema_rate, ema_every=QL.ema_every, ema_after=QL.ema_after,
+    lr=QL.lr, schedule=QL.schedule, clip=QL.clip, ema_rate=QL.ema_rate, ema_every=QL.ema_every, ema_after=QL.ema_after,
 )  # fmt: skip
 ARMS: dict[str, tuple[Any, Any]] = {
     "diffusion_ql": (diffusion_ql.SYSTEM, QL),

@@ -130,8 +130,11 @@ def rk45(
     calls, limit = 2, 10.0
     while t != end:
         h = min(h, abs(end - t))
-        if t + h == t:
-            raise ValueError(f"the step fell below the resolution of t = {t}: raise rtol = {rtol} or atol = {atol}")
+        if t + h == t or math.isnan(h):
+            raise ValueError(
+                f"the step fell below the resolution of t = {t}: raise rtol = {rtol} or atol = {atol}, "
+                "unless the slope is not finite there"
+            )
         now, then = (t, end) if h == abs(end - t) else (t, t + h * (1 if end > start else -1))
         new, last, error = _dormand_prince(slope, y, k, (now, then))
         calls += 6

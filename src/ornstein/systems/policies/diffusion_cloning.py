@@ -7,7 +7,7 @@ and no value is learned. One draw per act, from the averaged network.
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ class Config:
 
     best_share: float = 1.0  # share of the episodes, highest returns first, that is cloned
     lr: float = 3e-4
+    schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 5.0  # largest gradient norm; 0: none
     diffusion_steps: int = 5
     ema_rate: float = 0.005
@@ -73,7 +74,7 @@ class DiffusionCloning(nn.Module):
         c = self.config
         draws = {"t": Draw("uniform"), "eps": Draw("normal", (self.spaces.act,))}
         return (
-            Descend("actor", self.actor, self.actor_loss, Adam(c.lr, clip=c.clip), draws),
+            Descend("actor", self.actor, self.actor_loss, Adam(c.lr, clip=c.clip, schedule=c.schedule), draws),
             Average(self.actor_ema, self.actor, c.ema_rate, every=c.ema_every, after=c.ema_after, before="copy"),
         )
 

@@ -13,7 +13,7 @@ are the last ones unless a score is asked for; the paper's table picks the best 
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -55,6 +55,7 @@ class Config:
     clip: float = 5.0  # largest gradient norm of actor and critic; 0: none
     lr: float = 3e-4  # of the actor
     critic_lr: float = 3e-4
+    schedule: Literal["constant", "cosine"] = "constant"  # of both rates; "cosine" ends at 0
     diffusion_steps: int = 5  # of the chain, in training, targets and acting alike
     discount: float = 0.99
     n_step: int = 1  # length of returns before the bootstrap
@@ -94,9 +95,15 @@ class DiffusionQL(nn.Module):
         backup = self.sampler.needs((act,), copies=c.backup_candidates)
         draws = {"t": Draw("uniform"), "eps": Draw("normal", (act,)), "coin": Draw("uniform", per="update")}
         return (
-            Descend("critic", self.critics, self.critic_loss, Adam(c.critic_lr, clip=c.clip), backup),
             Descend(
-                "actor", self.actor, self.actor_loss, Adam(c.lr, clip=c.clip), draws | dict(self.sampler.needs((act,)))
+                "critic", self.critics, self.critic_loss, Adam(c.critic_lr, clip=c.clip, schedule=c.schedule), backup
+            ),
+            Descend(
+                "actor",
+                self.actor,
+                self.actor_loss,
+                Adam(c.lr, clip=c.clip, schedule=c.schedule),
+                draws | dict(self.sampler.needs((act,))),
             ),
             Average(self.actor_ema, self.actor, c.ema_rate, every=c.ema_every, after=c.ema_after),
             Average(self.critics_target, self.critics, c.ema_rate),
@@ -168,6 +175,7 @@ PRESETS = {
         clip=4.0,
         lr=1e-3,
         critic_lr=1e-3,
+        schedule="cosine",
         n_step=5,
         ema_rate=0.01,
         batch_size=128,
