@@ -14,7 +14,7 @@ from ornstein.data.episodes import Episodes
 from ornstein.fit import Run
 from ornstein.noise import draw, generator
 from ornstein.system import System
-from ornstein.types import Batches, Descend, Noise, Phase, Spaces
+from ornstein.types import Batches, Descend, Noise, Spaces
 
 STEPS = 3
 SMALLER: dict[str, Any] = {
@@ -23,8 +23,8 @@ SMALLER: dict[str, Any] = {
     "multipliers": (1, 2),
     "blocks": 2,
     "horizon": 16,
-    "calls": 5,
-    "diffusion_steps": 5,
+    "calls": 3,
+    "diffusion_steps": 3,
     "candidates": 3,
     "backup_candidates": 2,
     "generate_batch": 64,
@@ -45,15 +45,15 @@ class Stage:
     data: Batches
     batch_size: int
 
-    def phases(self) -> tuple[Phase, ...]:
-        """The phases of the learner."""
+    def phases(self) -> tuple[Any, ...]:
+        """What the learner gives as its phases."""
         return self._of(self.learner)
 
     def descents(self, learner: Any = None) -> list[Descend]:
         """The phases that descend, of this learner or of a copy of it."""
         return [phase for phase in self._of(learner or self.learner) if isinstance(phase, Descend)]
 
-    def _of(self, learner: Any) -> tuple[Phase, ...]:
+    def _of(self, learner: Any) -> tuple[Any, ...]:
         return learner.phases()
 
     def batch(self, *names: object) -> Any:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from ornstein.contract.acting import Player, observations
 from ornstein.contract.case import Broken, Case, double
 from ornstein.types import Policy
-from ornstein.update.gradient import functional, plain
+from ornstein.update.gradient import plain
 
 
 class Graphs:
@@ -40,7 +40,7 @@ def losses(case: Case) -> None:
             inside = {id(p) for p in phase.module.parameters() if p.requires_grad}
             names = [name for name, p in learner.named_parameters() if id(p) in inside]
             graphs = Graphs()
-            traced = functional(learner, phase, names, compiler=graphs.compile)
+            traced = plain(phase, names, compiler=graphs.compile)
             batch, noise = double(stage.batch(0)), double(stage.noise(phase, 0))
             ours, theirs = (gradient(live, batch, noise) for gradient in (traced, plain(phase, names)))
             pairs = [(ours.loss, theirs.loss), *zip(ours.gradients, theirs.gradients, strict=True)]
@@ -81,7 +81,7 @@ def _restarted(player: Player) -> Player:
 def _compare(what: str, graphs: Graphs, pairs: list[tuple[Tensor, Tensor]]) -> None:
     if graphs.count != 1:
         raise Broken(f"{what} is {graphs.count} graphs, expected one")
-    far = max(float((ours.double() - theirs.double()).abs().max()) for ours, theirs in pairs if ours.numel())
+    far = max(float((a.detach().double() - b.detach().double()).abs().max()) for a, b in pairs if a.numel())
     if not far < 1e-8:
         raise Broken(f"{what} differs by {far:.2g} when compiled")
 

@@ -35,7 +35,7 @@ class Descent:
     ) -> None:
         self.phase, self.live, self.names, self.life = phase, live, list(names), life
         self.steps, self.stacked = steps, stacked
-        self.gradient = accumulated(gradient, phase, stacked=stacked)
+        self.gradient = accumulated(gradient, phase, seeds=stacked)
         self.own = [live[name].detach() for name in names]
         self.mean = [torch.zeros_like(p) for p in self.own]
         self.square = [torch.zeros_like(p) for p in self.own]

@@ -1,6 +1,7 @@
 """The gradient of a phase's loss: of one learner or of many seeds over a leading axis, eagerly or as one graph."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -25,14 +26,22 @@ class Slope(NamedTuple):
 
 
 Gradient = Callable[[Live, Any, Noise], Slope]
+Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def plain(phase: Descend, names: Sequence[str]) -> Gradient:
+def compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled as one graph for one set of shapes; what would break the graph is an error."""
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def plain(phase: Descend, names: Sequence[str], *, compiler: Compiler | None = None) -> Gradient:
     """The gradient by autograd through the learner's own tensors, with respect to the named parameters alone."""
+    loss_of = compiler(phase.loss) if compiler else phase.loss
 
     def gradient(live: Live, batch: Any, noise: Noise) -> Slope:
         own = [live[name] for name in names]
-        loss, metrics = phase.loss(batch, noise)
+        with _frozen(live, names) if compiler else nullcontext():
+            loss, metrics = loss_of(batch, noise)
         found = torch.autograd.grad(loss, own, allow_unused=True) if loss.requires_grad else [None] * len(own)
         gradients = [_laid_out(g, p) for g, p in zip(found, own, strict=True) if g is not None]
         if len(gradients) < len(own):
@@ -46,17 +55,24 @@ def plain(phase: Descend, names: Sequence[str]) -> Gradient:
     return gradient
 
 
-def functional(
-    template: nn.Module,
-    phase: Descend,
-    names: Sequence[str],
-    *,
-    stacked: bool = False,
-    compiler: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
-) -> Gradient:
-    """The gradient as a pure function of all tensors; `template` gives the structure, its own tensors are not used.
+@contextmanager
+def _frozen(live: Live, names: Sequence[str]) -> Iterator[None]:
+    """All but the named parameters need no gradient: a compiled loss would compute theirs too, for nobody."""
+    named = set(names)
+    others = [tensor for name, tensor in live.items() if tensor.requires_grad and name not in named]
+    for tensor in others:
+        tensor.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for tensor in others:
+            tensor.requires_grad_(True)
 
-    Loss and gradient are one graph for a `compiler`. A parameter that the loss does not reach gets a gradient of zero.
+
+def stacked(template: nn.Module, phase: Descend, names: Sequence[str], *, compiler: Compiler | None = None) -> Gradient:
+    """The gradients of all seeds in one call, over a leading axis of every tensor, batch and noise.
+
+    `template` gives the structure; its own tensors are not used. What the loss does not reach gets a gradient of zero.
     """
     shell = _Shell(template, phase.loss)
 
@@ -65,11 +81,8 @@ def functional(
         value, metrics = functional_call(shell, swapped, (batch, noise))
         return value, dict(metrics)
 
-    descend: Callable[..., Any] = grad_and_value(loss, has_aux=True)
-    if stacked:
-        descend = vmap(descend, randomness="error")
-    if compiler:
-        descend = compiler(descend)
+    descend: Callable[..., Any] = vmap(grad_and_value(loss, has_aux=True), randomness="error")
+    descend = compiler(descend) if compiler else descend
 
     def gradient(live: Live, batch: Any, noise: Noise) -> Slope:
         own = {name: live[name].detach() for name in names}
@@ -80,14 +93,9 @@ def functional(
     return gradient
 
 
-def compiler(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled as one graph for one set of shapes; what would break the graph is an error."""
-    return torch.compile(function, fullgraph=True, dynamic=False)
-
-
-def accumulated(gradient: Gradient, phase: Descend, *, stacked: bool = False) -> Gradient:
+def accumulated(gradient: Gradient, phase: Descend, *, seeds: bool = False) -> Gradient:
     """The mean gradient over the equal parts in which the phase takes its batch; one part at a time is in memory."""
-    parts, dim = phase.adam.accumulate, int(stacked)
+    parts, dim = phase.adam.accumulate, int(seeds)
     if parts == 1:
         return gradient
 

@@ -27,11 +27,8 @@ class Together:
         steps: int,
         mode: Mode = "eager",
         loss_limit: float = 1e9,
-        like: "Together | None" = None,
     ) -> None:
-        self.update = Update(
-            learners, steps=steps, mode=mode, loss_limit=loss_limit, like=like.update if like else None
-        )
+        self.update = Update(learners, steps=steps, mode=mode, loss_limit=loss_limit)
         self.data = data
         self.captured = Captured(self.update, data) if mode == "graphs" else None
 
@@ -72,10 +69,8 @@ class OneByOne:
     def __init__(
         self, learners: Sequence[nn.Module], data: Batches, *, steps: int, mode: Mode = "eager", loss_limit: float = 1e9
     ) -> None:
-        self.lanes: list[Together] = []
-        for learner in learners:
-            like = self.lanes[0] if self.lanes else None
-            self.lanes.append(Together([learner], data, steps=steps, mode=mode, loss_limit=loss_limit, like=like))
+        options: dict[str, Any] = {"steps": steps, "mode": mode, "loss_limit": loss_limit}
+        self.lanes = [Together([learner], data, **options) for learner in learners]
         self.dead: set[int] = set()
 
     def __call__(

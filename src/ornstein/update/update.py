@@ -14,17 +14,14 @@ from torch.func import stack_module_state
 from ornstein.rl.average import blend_tensors
 from ornstein.types import Average, Descend, Noise, Phase
 from ornstein.update.descent import Descent, Reading
-from ornstein.update.gradient import Gradient, compiler, functional, plain
+from ornstein.update.gradient import compiler, plain, stacked
 from ornstein.update.life import Life, column
 
 Mode = Literal["eager", "compiled", "graphs"]
 
 
 class Update:
-    """The state of training: live tensors, with a leading seed axis if there are several learners, and Adam's moments.
-
-    `like`: an update of a learner of the same kind, whose compiled gradients are shared instead of compiled again.
-    """
+    """The state of training: live tensors, with a leading seed axis if there are several learners, and the descents."""
 
     def __init__(
         self,
@@ -33,7 +30,6 @@ class Update:
         steps: int,
         mode: Mode = "eager",
         loss_limit: float = 1e9,
-        like: "Update | None" = None,
     ) -> None:
         self.learners, self.template = list(learners), learners[0]
         self.phases: tuple[Phase, ...] = self.template.phases()  # pyright: ignore[reportCallIssue]
@@ -49,7 +45,6 @@ class Update:
         self.life = Life(
             len(learners), [phase.name for phase in phases], device=self.device, static=static, limit=loss_limit
         )
-        self.gradients: dict[str, Gradient] = like.gradients if like and mode == "compiled" else {}
         self.descents = {phase.name: self._descent(phase, steps) for phase in phases}
         self.averages = {
             id(phase): (self._tensors(phase.target), self._tensors(phase.source))
@@ -103,14 +98,12 @@ class Update:
 
     def _descent(self, phase: Descend, steps: int) -> Descent:
         names = self._names(phase.module)
-        if phase.name not in self.gradients:
-            compiled = compiler if self.mode == "compiled" else None
-            self.gradients[phase.name] = (
-                functional(self.template, phase, names, stacked=self.stacked, compiler=compiled)
-                if self.stacked or compiled
-                else plain(phase, names)
-            )
-        gradient = self.gradients[phase.name]
+        compiled = compiler if self.mode == "compiled" else None
+        gradient = (
+            stacked(self.template, phase, names, compiler=compiled)
+            if self.stacked
+            else plain(phase, names, compiler=compiled)
+        )
         return Descent(phase, self.live, names, gradient, life=self.life, steps=steps, stacked=self.stacked)
 
     def _names(self, module: nn.Module) -> list[str]:
