@@ -26,9 +26,7 @@ class Rates(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One noise level for a batch: times (b,), and alpha and sigma shaped (b, 1, ..., 1) so that they multiply x
-    as they are.
-    """
+    """One noise level for a batch: times (b,), and alpha and sigma (b, 1, ..., 1), which multiply x as they are."""
 
     t: Time
     alpha: Float[Tensor, " b *ones"]
@@ -36,17 +34,13 @@ class Point(NamedTuple):
 
 
 Denoise = Callable[[X, Point], X]
-"""(x_t, point) -> E[x0 | x_t]: the waist through which every parameterisation, guidance, constraint and solver
-meets.
-"""
+"""(x_t, point) -> E[x0 | x_t]: the waist where every parameterisation, guidance, constraint and solver meet."""
 
 Shift = Callable[[X, Point, Point], X]
 """Moves x before a solver step from `now` to `then`; never called at sigma = 0."""
 
 Constrain = Callable[[X, Point | None, X | None], X]
-"""Applied after every change of x, with the level that x has then (None: clean) and fresh noise where the
-constraint asks for it.
-"""
+"""Applied after every change of x, with the level that x has then (None: clean), and fresh noise if it asks for it."""
 
 
 @runtime_checkable
@@ -63,8 +57,9 @@ class Process(Protocol):
 
 
 class Draw(NamedTuple):
-    """One random tensor that a loss or an act needs: its law and shape, for each row (sample, environment) or once
-    per update.
+    """One random tensor that a loss or an act needs: its law, and its shape for each row or once per update.
+
+    A row is a sample of the batch, or an environment.
     """
 
     law: Literal["normal", "uniform"]
@@ -73,17 +68,16 @@ class Draw(NamedTuple):
 
 
 NoiseSpec = Mapping[str, Draw]
-"""Names of the random tensors of one loss or one act. Rows come first: a row draw of shape (5, 2) arrives as (b,
-5, 2).
-"""
+"""Names of the random tensors of one loss or one act. Rows come first: shape (5, 2) per row arrives as (b, 5, 2)."""
 
 Noise = Mapping[str, Tensor]
 Metrics = dict[str, Float[Tensor, ""]]
 
 
 class Transitions(NamedTuple):
-    """A batch of steps. `terminal` (1 or 0) excludes time limits; `discount` is the factor on the bootstrap,
-    gamma^n after n steps.
+    """A batch of steps.
+
+    `terminal` (1 or 0) excludes time limits; `discount` is the factor on the bootstrap, gamma^n after n steps.
     """
 
     obs: Float[Tensor, " b obs"]
@@ -97,8 +91,7 @@ class Transitions(NamedTuple):
 class Segments(NamedTuple):
     """A batch of windows, each inside one episode; rows after an episode's end repeat its last one and have mask 0.
 
-    `returns` is the discounted sum of rewards from the window's first step to the end of the episode, not of the
-    window.
+    `returns` sums the discounted rewards from the window's first step to the end of the episode, not of the window.
     """
 
     obs: Float[Tensor, " b horizon obs"]
@@ -110,9 +103,7 @@ class Segments(NamedTuple):
 
 @runtime_checkable
 class Batches(Protocol):
-    """A data set that is sampled by index: `fit` draws the indices, `gather` does arithmetic and one look-up per
-    field.
-    """
+    """A data set that is sampled by index: `fit` draws the indices, `gather` looks them up."""
 
     def __len__(self) -> int: ...
 
@@ -153,10 +144,12 @@ class Spaces:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam's settings as plain values; `fit` owns the state.
+    """Adam's settings as plain values; `fit` owns the state. Source: Kingma, Ba 2015 (1412.6980).
 
-    `clip`: largest gradient norm over the phase's module (0: none). `schedule`: "constant", or "cosine" to 0 over the
-    run. `accumulate`: batches per step. Source: Kingma, Ba 2015 (1412.6980).
+    `clip`: largest gradient norm over the phase's module (0: none), before the decay. `warmup`: steps of a linear rise
+    to `lr`. `schedule`: after that "constant", or "cosine", half a period to 0 at the end of the stage. `accumulate`:
+    equal parts in which a batch is taken, one after the other, to save memory; the gradient is their mean.
+    `weight_decay`: the factor of an L2 penalty's gradient, as in torch.optim.Adam.
     """
 
     lr: float
@@ -213,17 +206,16 @@ Phase = Descend | Average
 
 @runtime_checkable
 class Learner(Protocol):
-    """What `fit` needs: the phases of one update, in the published order. A learner is an nn.Module that holds all
-    its tensors.
-    """
+    """What `fit` needs. A learner is an nn.Module that holds all its tensors as parameters and buffers."""
 
-    def phases(self) -> tuple[Phase, ...]: ...
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases of one update, in the published order."""
+        ...
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """What evaluation, export and serving need. Memory is data: it lives in the carry, a pytree of tensors with n
-    leading rows.
+    """What evaluation, export and serving need. Memory is data: the carry, a pytree of tensors with n leading rows.
 
     A policy that also has `plan(obs, carry, noise) -> carry` and `plan_every` (environment steps; 0: once an episode)
     is planned for by the caller at those steps; its `act` then follows the plan in the carry.
