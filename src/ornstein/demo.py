@@ -61,6 +61,7 @@ class Random:
 def main(out: Path | str = "demo", *, seed: int = 0, settings: Settings | None = None) -> dict[str, Any]:
     """Run the demonstration into the directory `out`; the result is what `summary.json` there holds."""
     began, out, s = time.perf_counter(), Path(out), settings or Settings()
+    torch.set_num_threads(1)  # a small network gains nothing by more, and loses tenfold where the other cores are busy
     out.mkdir(parents=True, exist_ok=True)
     episodes = record(s, seed)
     config = SYSTEM.preset(s.preset)
