@@ -253,6 +253,9 @@ def test_phases_that_cannot_be_run_are_refused():
     learner.wrong = (Descend("a", learner.average, loss, plain, draws),)
     with pytest.raises(ValueError, match="no parameter to train"):
         Update([learner], steps=1)
+    learner.wrong = (Descend("a", learner.first, loss, plain, draws), Average(learner.second, learner.first, 0.1))
+    with pytest.raises(ValueError, match=r"target and source of an Average differ in '0.bias'"):
+        Update([learner], steps=1)
     learner.wrong = (Descend("a", learner, loss, plain, draws),)
     batch, noises = batch_and_noise(None)
     with pytest.raises(ValueError, match=r"'a': its loss does not depend on 'second.weight' \(2 such"):

@@ -61,9 +61,9 @@ class Descent:
             gradients = self._clipped(slope.gradients, norm)
             if decay := self.phase.adam.weight_decay:
                 gradients = torch._foreach_add(list(gradients), self.own, alpha=decay)  # pyright: ignore[reportPrivateImportUsage]
-            if masked:
+            if masked and self.stacked:
                 gradients = self._of_the_living(gradients)
-            self._adam(gradients)
+            self._adam(gradients, skip=(~self.life.alive).float() if masked and not self.stacked else None)
             names = ("loss", *slope.metrics, "grad_norm")
             values = torch.stack([loss, *(value.detach() for value in slope.metrics.values()), norm])
         return Reading(names, values.view(len(names), -1))
@@ -92,11 +92,14 @@ class Descent:
     def _of_the_living(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Zero gradients and first moments for dead seeds: Adam then moves them by exactly nothing."""
         for moment in self.mean:
-            moment.mul_(column(self.life.alive, moment, stacked=self.stacked))
-        return [torch.where(column(self.life.alive, g, stacked=self.stacked), g, 0.0) for g in gradients]
+            moment.mul_(column(self.life.alive, moment, stacked=True))
+        return [torch.where(column(self.life.alive, g, stacked=True), g, 0.0) for g in gradients]
 
-    def _adam(self, gradients: Sequence[Tensor]) -> None:
-        """Torch's fused Adam on our own state: the optimiser class costs a small network as much again as the step."""
+    def _adam(self, gradients: Sequence[Tensor], *, skip: Tensor | None) -> None:
+        """Torch's fused Adam on our own state: the optimiser class costs a small network as much again as the step.
+
+        Where `skip` is 1 it changes nothing.
+        """
         self.count.add_(1)
         beta1, beta2 = self.phase.adam.betas
         torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
@@ -113,6 +116,7 @@ class Descent:
             eps=1e-8,
             amsgrad=False,
             maximize=False,
+            found_inf=skip,
         )
 
     def tensors(self) -> list[Tensor]:

@@ -46,11 +46,7 @@ class Update:
             len(learners), [phase.name for phase in phases], device=self.device, static=static, limit=loss_limit
         )
         self.descents = {phase.name: self._descent(phase, steps) for phase in phases}
-        self.averages = {
-            id(phase): (self._tensors(phase.target), self._tensors(phase.source))
-            for phase in self.phases
-            if isinstance(phase, Average)
-        }
+        self.averages = {id(phase): self._pair(phase) for phase in self.phases if isinstance(phase, Average)}
 
     def active(self, step: int) -> tuple[Phase, ...]:
         """The phases that run at an update step, counted from 0; averages that only hold their target are left out."""
@@ -84,11 +80,15 @@ class Update:
     @torch.no_grad()
     def _average(self, phase: Average, rate: float) -> None:
         target, source = self.averages[id(phase)]
-        before = {name: tensor.clone() for name, tensor in target.items()} if self.life.masked else {}
-        blend_tensors(target, source, rate)
-        for name, old in before.items():
-            new = target[name]
-            new.copy_(torch.where(column(self.life.alive, new, stacked=self.stacked), new, old))
+        if not self.life.masked:
+            blend_tensors(target, source, rate)
+            return
+        for name, ours in target.items():
+            alive = column(self.life.alive, ours, stacked=self.stacked)
+            if ours.is_floating_point():
+                ours.lerp_(source[name], alive.to(ours.dtype) * rate)
+            else:
+                ours.copy_(torch.where(alive, source[name], ours))
 
     def _live(self) -> dict[str, Tensor]:
         if not self.stacked:
@@ -119,6 +119,14 @@ class Update:
                 f"{type(module).__name__} has no parameter to train; it needs one that requires a gradient"
             )
         return names
+
+    def _pair(self, phase: Average) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The live tensors of an average's target and source, which must be copies of one module."""
+        target, source = self._tensors(phase.target), self._tensors(phase.source)
+        shapes = [{(name, tensor.shape) for name, tensor in side.items()} for side in (target, source)]
+        if differs := sorted(name for name, _ in shapes[0] ^ shapes[1]):
+            raise ValueError(f"target and source of an Average differ in {differs[0]!r}; average copies of one module")
+        return target, source
 
     def _tensors(self, module: nn.Module) -> dict[str, Tensor]:
         """The live tensors of a submodule, by their names inside of it."""
