@@ -42,6 +42,13 @@ def test_published_systems_are_one_graph_per_loss_and_act(name):
         examine(case)
 
 
+def test_goal_tasks_are_checked_on_goals():
+    system = catalogue.resolve("diffuser")
+    assert failures(system, config=system.preset("maze-fast")) == {}
+    assert prepare(system, system.preset("maze-fast")).episodes.spaces.goal == 2
+    assert prepare(system).episodes.spaces.goal == 0
+
+
 def test_a_users_own_file_is_checked_like_the_others(tmp_path):
     shutil.copy(Path(__file__).parent / "own_system.py", tmp_path / "my_cloning.py")
     system = catalogue.resolve(str(tmp_path / "my_cloning.py"))

@@ -32,6 +32,10 @@ SMALLER: dict[str, Any] = {
 """Fields of a configuration that cost time, and values that are enough for the contract."""
 
 
+TASKS = (Spaces(obs=5, act=2), Spaces(obs=4, act=2, goal=2))
+"""Sizes of the generated task: the first with which the system can be built."""
+
+
 class Broken(Exception):
     """A part of the contract that is not kept; the message says what was found and what was expected."""
 
@@ -95,8 +99,9 @@ class Case:
 
 def prepare(system: System, config: Any = None, spaces: Spaces | None = None) -> Case:
     """The case of a system; its sizes are cut down where the configuration still builds."""
-    spaces = spaces or Spaces(obs=5, act=2)
-    chosen = smaller(system, system.preset() if config is None else config, spaces)
+    config = system.preset() if config is None else config
+    spaces = spaces or next((task for task in TASKS if builds(system, config, task)), TASKS[0])
+    chosen = smaller(system, config, spaces)
     data = episodes(spaces, steps=getattr(chosen, "horizon", 1) * getattr(chosen, "stride", 1) + 12)
     stages: list[Stage] = []
 
@@ -117,12 +122,17 @@ def smaller(system: System, config: Any, spaces: Spaces) -> Any:
     for name, value in SMALLER.items():
         if getattr(config, name, value) > value:
             cut = dataclasses.replace(config, **{name: value})
-            try:
-                system.build(cut, spaces)
-            except ValueError:
-                continue
-            config = cut
+            config = cut if builds(system, cut, spaces) else config
     return config
+
+
+def builds(system: System, config: Any, spaces: Spaces) -> bool:
+    """Whether a system has a learner of this configuration for a task of these sizes."""
+    try:
+        system.build(config, spaces)
+    except ValueError:
+        return False
+    return True
 
 
 def episodes(spaces: Spaces, *, count: int = 5, steps: int = 20) -> Episodes:
