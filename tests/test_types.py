@@ -3,7 +3,7 @@
 import pytest
 
 from ornstein.source import Source
-from ornstein.types import Batches, Learner, Policy, Spaces
+from ornstein.types import Adam, Average, Batches, Descend, Learner, Policy, Spaces
 from toys import Table, Two
 
 
@@ -26,6 +26,20 @@ def test_protocols_tell_apart_what_they_are_for():
     assert isinstance(Two(), Learner)
     assert not isinstance(Two(), Policy)
     assert not isinstance(Two(), Batches)
+
+
+def test_settings_that_train_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"Adam\(lr=-0.1.*must be at least 0"):
+        Adam(-0.1)
+    for wrong in ({"clip": -1.0}, {"warmup": -1}, {"accumulate": 0}, {"weight_decay": -1e-3}):
+        with pytest.raises(ValueError, match="accumulate at least 1"):
+            Adam(0.1, **wrong)
+    learner = Two()
+    with pytest.raises(ValueError, match="phase 'x': every = 0 must be at least 1"):
+        Descend("x", learner.first, learner.first_loss, Adam(0.1), {}, every=0)
+    for wrong in ({"every": 0}, {"after": -1}):
+        with pytest.raises(ValueError, match=r"every = .* must be at least 1 and after = "):
+            Average(learner.average, learner.first, 0.1, **wrong)
 
 
 def test_a_source_as_bibtex():

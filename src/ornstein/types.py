@@ -160,6 +160,14 @@ class Adam:
     accumulate: int = 1
     weight_decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse settings with which nothing could be trained."""
+        if min(self.lr, self.clip, self.warmup, self.weight_decay) < 0 or self.accumulate < 1:
+            raise ValueError(
+                f"{self}: lr, clip, warmup and weight_decay must be at least 0 and accumulate at least 1; "
+                "a clip of 0 clips nothing"
+            )
+
 
 Loss = Callable[[Any, Noise], tuple[Float[Tensor, ""], Metrics]]
 
@@ -178,6 +186,11 @@ class Descend:
     noise: NoiseSpec
     every: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse a delay of no steps."""
+        if self.every < 1:
+            raise ValueError(f"phase {self.name!r}: every = {self.every} must be at least 1, which is at every update")
+
 
 @dataclass(frozen=True)
 class Average:
@@ -194,7 +207,9 @@ class Average:
     before: Literal["hold", "copy"] = "hold"
 
     def __post_init__(self) -> None:
-        """Refuse the classic slip of giving the share of the old weights as a rate outside (0, 1]."""
+        """Refuse delays that cannot be, and rates outside (0, 1]: the classic slip is the share of the old weights."""
+        if self.every < 1 or self.after < 0:
+            raise ValueError(f"every = {self.every} must be at least 1 and after = {self.after} at least 0")
         if not 0.0 < self.rate <= 1.0:
             raise ValueError(
                 f"rate = {self.rate} must lie in (0, 1]; it is the share of the new weights, not of the old"
