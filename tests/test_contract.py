@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein import catalogue, checkpoint, contract
-from ornstein.contract import compiling
+from ornstein.contract import acting, compiling
 from ornstein.contract.case import episodes, prepare
 from ornstein.data.episodes import Episodes
 from ornstein.data.transitions import transitions
@@ -44,8 +44,10 @@ def test_published_systems_are_one_graph_per_loss_and_act(name):
 
 def test_goal_tasks_are_checked_on_goals():
     system = catalogue.resolve("diffuser")
-    assert failures(system, config=system.preset("maze-fast")) == {}
-    assert prepare(system, system.preset("maze-fast")).episodes.spaces.goal == 2
+    case = prepare(system, system.preset("maze-fast"))
+    assert case.episodes.spaces.goal == 2
+    acting.shapes(case)
+    acting.apart(case)
     assert prepare(system).episodes.spaces.goal == 0
 
 
