@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch._dynamo.exc import Unsupported
 
 from benchmarks.measure import Row
 from benchmarks.subjects import episodes
+from ornstein.contract.compiling import Graphs
 from ornstein.data.transitions import transitions
 from ornstein.data.windows import windows
 from ornstein.diffusion.solver import DDIM
@@ -17,7 +19,7 @@ from ornstein.systems.planners import diffuser
 from ornstein.systems.policies import diffusion_cloning, diffusion_ql, td3_bc
 from ornstein.systems.synthesizers import synther
 from ornstein.types import Batches, Descend, Policy, Spaces
-from ornstein.update.gradient import functional
+from ornstein.update.gradient import plain
 
 ROWS = 8
 FIRST = ("Diffusion-QL", "SynthER", "Diffuser")
@@ -29,10 +31,15 @@ def rows(quick: bool) -> list[Row]:
     for name, (learner, data) in cases().items():
         if quick and name not in FIRST:
             continue
-        counts, breaks = {}, []
-        for part, (function, arguments) in parts(learner, data).items():
-            counts[part], reasons = count(function, arguments)
-            breaks += [f"{part}: {reason}" for reason in reasons]
+        counts: dict[str, int] = {}
+        breaks: dict[str, str] = {}
+        for part, run in parts(learner, data).items():
+            graphs = Graphs()
+            try:
+                run(graphs)
+            except Unsupported as error:
+                breaks[part] = str(error).partition("\n")[0]
+            counts[part] = graphs.count
         most = max(counts.values())
         label = f"{name}: graphs of {', '.join(counts)}"
         more = {"graphs": counts, "breaks": breaks}
@@ -72,29 +79,23 @@ def cases() -> dict[str, tuple[nn.Module, Batches]]:
     }
 
 
-def parts(learner: nn.Module, data: Batches) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
-    """Every function of a learner that must be one graph, with arguments."""
-    found: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
-    batch = data.gather(torch.arange(ROWS))
+def parts(learner: nn.Module, data: Batches) -> dict[str, Callable[[Graphs], Any]]:
+    """Every function of a learner that must be one graph, to be run under a compiler that counts."""
+    found: dict[str, Callable[[Graphs], Any]] = {}
+    batch, agent = data.gather(torch.arange(ROWS)), cast("Any", learner)
     live = dict(learner.named_parameters()) | dict(learner.named_buffers())
-    phases: Any = learner.phases()  # pyright: ignore[reportCallIssue]
-    for phase in phases:
+    for phase in agent.phases():
         if isinstance(phase, Descend):
             inside = {id(p) for p in phase.module.parameters()}
             names = [name for name, p in learner.named_parameters() if id(p) in inside]
-            gradient = functional(learner, phase, names)
-            found[f"{phase.name} loss"] = gradient, (live, batch, draw(phase.noise, ROWS, generator(0)))
+            noise = draw(phase.noise, ROWS, generator(0))
+            found[f"{phase.name} loss"] = lambda graphs, phase=phase, names=names, noise=noise: plain(
+                phase, names, compiler=graphs.compile
+            )(live, batch, noise)
     if isinstance(learner, Policy):
-        obs = torch.randn(2, learner.spaces.obs + learner.spaces.goal)  # pyright: ignore
-        noise, carry = draw(learner.noise, 2, generator(0)), learner.start(2)
+        obs = torch.randn(2, agent.spaces.obs + agent.spaces.goal)
+        arguments = obs, learner.start(2), draw(learner.noise, 2, generator(0))
         for name in ("plan", "act"):
-            if hasattr(learner, name):
-                found[name] = torch.no_grad()(getattr(learner, name)), (obs, carry, noise)
+            if method := getattr(agent, name, None):
+                found[name] = lambda graphs, method=method: torch.no_grad()(graphs.compile(method))(*arguments)
     return found
-
-
-def count(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[int, list[str]]:
-    """The number of graphs, and why they were broken."""
-    torch.compiler.reset()
-    explained = torch._dynamo.explain(function)(*arguments)  # pyright: ignore
-    return explained.graph_count, [str(reason.reason)[:200] for reason in explained.break_reasons]

@@ -28,7 +28,7 @@ def rows(quick: bool) -> list[Row]:
             "together": train(make, data, batch, Together),
         }
         works["usual"] = in_turn([Training([learner(make, seed)], data, batch) for seed in range(SEEDS)])
-        race = Race(works, turns=5 if quick else 15, block_ms=1)
+        race = Race(works, turns=5 if quick else 15, block_ms=100)
         ratio = race.ratio("ours", "usual")
         more = {
             "together_over_loop": race.ratio("together", "usual"),
