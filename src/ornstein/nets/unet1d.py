@@ -226,9 +226,10 @@ class GroupNorm(nn.GroupNorm):
         """The features, normalised within each group of channels over all times."""
         if not (1 < input.shape[2] < 8 and len(input) > 8 and input.is_cpu and eager() and torch.is_grad_enabled()):
             return super().forward(input)
-        whole = input.reshape(len(input), self.num_groups, -1)
-        normal = functional.group_norm(whole, self.num_groups, eps=self.eps).view(input.shape)
-        return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
+        b, channels, time = input.shape
+        normal = functional.group_norm(input.reshape(b, self.num_groups, -1), self.num_groups, eps=self.eps)
+        scale, shift = (p[:, None].expand(-1, time).flatten() for p in (self.weight, self.bias))
+        return torch.addcmul(shift, normal.view(b, -1), scale).view(b, channels, time)
 
 
 class LinearAttention(nn.Module):
