@@ -217,3 +217,7 @@ def test_the_second_order_multistep_refuses_what_ddim_refuses():
 def test_points_of_data_are_met_exactly_by_the_forms_in_x0():
     for solver in (DPMSolverPP2M(), DPMSolverPP2M(1.0), DPMSolverPP3M(), DPMSolver2(VP, "x0"), DPMSolver3(VP, "x0")):
         assert moments(Gaussian(1.7, 0.0), solver, log_snr(VP, 4)) == pytest.approx((1.7, 0.0), abs=1e-12)
+
+
+def test_the_third_order_multistep_is_of_third_order_unless_asked_otherwise():
+    assert DPMSolverPP3M() == DPMSolverPP3M(compat=False)
