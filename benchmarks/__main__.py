@@ -18,6 +18,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import torch
 
 from benchmarks.measure import Row, peak
+from ornstein.memory import keep_freed
 
 SECTIONS = ("startup", "samplers", "policy", "planner", "seeds", "data", "graphs", "gpu")
 HEAD = f"{'':58} {'ours ms':>9} {'usual ms':>9} {'floor ms':>9} {'ratio':>7}  {'bar':13}"
@@ -35,6 +36,7 @@ def main() -> int:
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"unknown sections {sorted(unknown)}; there are {', '.join(SECTIONS)}")
     torch.set_num_threads(1)
+    keep_freed()  # as training and evaluation do; the other side has the good of it too
     began, report = time.monotonic(), {"machine": machine(options.quick), "sections": {}}
     print(f"{cpu()}, one thread, torch {torch.__version__}; largest matrix product {peak() / 1e6:.0f} GFLOP/s")
     print("CPU time per call, medians of turns; ratios turn by turn; floor: products and convolutions at that rate\n")

@@ -12,12 +12,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ornstein"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-CORE = {"types", "source", "noise"}
+CORE = {"types", "source", "noise", "memory"}
 SPINE = {"checkpoint", "log", "update", "capture", "fit", "system"}
 MATHEMATICS = {"diffusion", "nets", "rl", "data"}
 ALLOWED = {
     "types": set(),
     "source": set(),
+    "memory": set(),
     "noise": {"types"},
     "activation": CORE,
     "track": CORE,

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ornstein.envs import scores
 from ornstein.envs.vector import Factory, Vector
+from ornstein.memory import keep_freed
 from ornstein.noise import draw, generator
 from ornstein.types import Noise, NoiseSpec, Policy
 
@@ -95,6 +96,7 @@ def evaluate(
         raise ValueError(f"episodes = {episodes}: give at least 1")
     if options is not None and len(options) != episodes:
         raise ValueError(f"{len(options)} reset options for {episodes} episodes: give one mapping per episode")
+    keep_freed()
     vector = env if isinstance(env, Vector) else Vector(env, min(episodes, n_envs or 10))
     try:
         _check_sizes(policy, vector)

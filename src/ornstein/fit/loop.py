@@ -16,6 +16,7 @@ from ornstein.fit.means import Means
 from ornstein.fit.run import Run
 from ornstein.fit.validation import HeldOut
 from ornstein.log import Log, Progress
+from ornstein.memory import keep_freed
 from ornstein.noise import Streams
 from ornstein.types import Batches, Descend
 from ornstein.update import Diverged, OneByOne, Together
@@ -41,6 +42,7 @@ def fit(
         raise ValueError(f"{len(learners)} learners for {len(run.seeds)} seeds: build them with run.build")
     if len(data) < 1:
         raise ValueError("the data set is empty: it has no window or transition to sample")
+    keep_freed()
     ledger = Ledger(run, stage)
     ledger.restore(learners)
     for learner in learners:
