@@ -268,11 +268,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, everything: list[Mutant], known: dict[str, dict[str, Any]]) -> None:
-    """The results of all mutants that still exist, with what survived first and by itself."""
-    rows = [known[m.key] | m.row() for m in everything if m.key in known]
+    """The results of all mutants that still exist, with what survived by itself; those of other files stay."""
+    files = {m.file for m in everything}
+    others = [row for row in _read(path) if row["file"] not in files and (ROOT / row["file"]).exists()]
+    rows = sorted([*others, *(known[m.key] | m.row() for m in everything if m.key in known)], key=lambda r: r["file"])
     missed = [row for row in rows if row["outcome"] not in CAUGHT]
     summary = {
-        "mutants_total": len(everything),
         "tried": len(rows),
         "caught": len(rows) - len(missed),
         "share": round((len(rows) - len(missed)) / len(rows), 4) if rows else None,
@@ -280,7 +281,7 @@ def _write(path: Path, everything: list[Mutant], known: dict[str, dict[str, Any]
         "mutants": rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(summary, indent=1) + "\n")
     temporary.replace(path)
 
