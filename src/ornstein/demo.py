@@ -84,7 +84,7 @@ def record(s: Settings, seed: int) -> Episodes:
     """Episodes of the waypoint controller on random errands, their observations without the goal, which goes
     beside them.
     """
-    env = Errands(s.maze, max_episode_steps=600)
+    env = Errands(s.maze, stay=16, max_episode_steps=600)  # at rest for a while at each goal, as plans begin and end
     controller = Controller(env.maze, jitter=0.1)
     bar = _Bar("recording", s.record_steps)
     raw = collect(env, controller.driver(seed), steps=s.record_steps, seed=seed, progress=lambda _, steps: bar(steps))
