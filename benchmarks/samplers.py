@@ -1,6 +1,7 @@
 """What a solver costs beside the network that it calls: batch 50, 6 actions, the noise network of Diffusion-QL."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -34,18 +35,23 @@ def row(name: str, steps: int, turns: int) -> Row:
     if (off := difference(name, steps)) > 1e-4:
         raise RuntimeError(f"{name} with {steps} steps differs from diffusers by {off:.1e} of the largest entry")
     network, obs = make()
-    ours, labels = ours_of(network, obs, name, steps), torch.arange(steps).flip(0).float()
+    labels = torch.arange(steps).flip(0).float()[:, None].repeat(1, BATCH)
 
     @torch.no_grad()
     def bare() -> None:
         x = torch.randn(BATCH, ACT)
         for label in labels:
-            network(x, label.expand(BATCH), obs)
+            network(x, label, obs)
 
-    race = Race({"ours": ours, "network": bare, "usual": peer_of(network, obs, name, steps)}, turns=turns)
+    works = {
+        "ours": ours_of(network, obs, name, steps),
+        "unprepared": ours_of(network, obs, name, steps, prepare=False),
+    }
+    race = Race(works | {"network": bare, "usual": peer_of(network, obs, name, steps)}, turns=turns)
     ratio = race.ratio("ours", "network")
     more = {
         "network": race.cpu["network"],
+        "unprepared_over_network": race.ratio("unprepared", "network"),
         "diffusers_over_network": race.ratio("usual", "network"),
         "wall_ratio": race.ratio("ours", "network", "wall"),
     }
@@ -68,9 +74,11 @@ def make() -> tuple[ConditionalMLP, Tensor]:
 
 
 def ours_of(
-    network: ConditionalMLP, obs: Tensor, solver: str, steps: int, noise: Noise | None = None
+    network: ConditionalMLP, obs: Tensor, solver: str, steps: int, noise: Noise | None = None, *, prepare: bool = True
 ) -> Callable[[], Tensor]:
-    """Noise (or that which is given), then the sample, as systems do it."""
+    """Noise (or that which is given), then the sample, as systems do it; without `prepare` it calls the whole network
+    at every step, as a loop around one does.
+    """
     chain = DiscreteVP(steps, "vp")
     denoiser = Denoiser(network, chain, Eps(), clock=Index(steps))
     sampler, source = Sampler(uniform(chain, steps), SOLVERS[solver]), generator(0)
@@ -78,7 +86,8 @@ def ours_of(
 
     @torch.no_grad()
     def run() -> Tensor:
-        return sampler(denoiser.given(obs), noise or draw(spec, BATCH, source))
+        denoise = denoiser.given(obs) if prepare else partial(denoiser, cond=obs)
+        return sampler(denoise, noise or draw(spec, BATCH, source))
 
     return run
 

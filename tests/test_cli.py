@@ -336,6 +336,20 @@ class TestUse:
         assert (values["system"], values["episodes"], values["length_mean"]) == ("own_system", 2, 5)
         assert values["return_mean"] == call(*words)[1]["return_mean"] != call(*words, "--seed", 1)[1]["return_mean"]
 
+    def test_seeds_are_evaluated_one_by_one_and_together(self, call, data, tmp_path):
+        out = tmp_path / "many"
+        assert call("train", OWN, "--data", data, "--out", out, "--steps", 5, "--seeds", 2, *QUIET)[0] == 0
+        words = ("--system", OWN, "--env", "Pendulum-v1", "--episodes", 2, "--max-steps", 5)
+        code, values, err = call("eval", out, *words)
+        assert code == 0, err
+        alone = [call("eval", out / f"seed-{i}", *words)[1]["return_mean"] for i in range(2)]
+        assert [run["return_mean"] for run in values["runs"]] == alone
+        assert values["return_mean"] == pytest.approx(sum(alone) / 2)
+        assert values["return_seed_std"] == pytest.approx(abs(alone[0] - alone[1]) / 2)
+        within = sum(run["return_std"] ** 2 for run in values["runs"]) / 2
+        assert values["return_std"] == pytest.approx((within + values["return_seed_std"] ** 2) ** 0.5)
+        assert (values["episodes"], values["seeds"]) == (4, 2)
+
     def test_environments_that_do_not_fit_are_refused(self, refused, trained):
         words = ("eval", trained, "--system", OWN, "--episodes", 1)
         assert "size 11" in refused(*words, "--env", "Hopper-v5")

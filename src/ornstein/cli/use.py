@@ -40,9 +40,16 @@ def eval_(words: list[str]) -> Outcome:
     options = parse(Eval, words, command="eval")
     if options.episodes < 1 or options.n_envs < 1:
         raise ValueError(f"--episodes {options.episodes} --n-envs {options.n_envs}: give at least 1 of each")
-    system, learner = opened(options.run, options.step, options.device, options.system)
+    found = [_evaluated(run, options) for run in seeds_of(options.run)]
+    values = found[0] if len(found) == 1 else _joined(options.run, found)
+    return Outcome(values, _table({name: value for name, value in values.items() if name != "runs"}))
+
+
+def _evaluated(run: Path, options: Eval) -> dict[str, Any]:
+    """The evaluation of one run."""
+    system, learner = opened(run, options.step, options.device, options.system)
     if not hasattr(learner, "act"):
-        raise ValueError(f"{options.run}: {system.name} does not act; evaluate a policy or a planner")
+        raise ValueError(f"{run}: {system.name} does not act; evaluate a policy or a planner")
     from ornstein.evaluate import evaluate
 
     found = evaluate(
@@ -54,8 +61,35 @@ def eval_(words: list[str]) -> Outcome:
         device=options.device,
         max_steps=options.max_steps,
     )
-    values = found.summary(system.name) | {"run": str(options.run), "step": options.step}
-    return Outcome(values, _table(values))
+    return found.summary(system.name) | {"run": str(run), "step": options.step}
+
+
+def seeds_of(run: Path) -> list[Path]:
+    """The directories of the seeds that were trained at once into `run`, or `run` alone."""
+    seeds = [path for path in run.glob("seed-*") if path.is_dir()] if not (run / "checkpoints").exists() else []
+    return sorted(seeds, key=lambda path: (len(path.name), path.name)) or [run]
+
+
+def _joined(run: Path, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds; `return_std` is over all episodes, `return_seed_std` over the seeds' means, `seconds` the sum."""
+    from statistics import fmean, pstdev
+
+    means = {
+        name: fmean(one[name] for one in found)
+        for name, value in found[0].items()
+        if isinstance(value, float) and all(one[name] is not None for one in found)
+    }
+    total = fmean(one["return_std"] ** 2 + one["return_mean"] ** 2 for one in found) - means["return_mean"] ** 2
+    spread = {
+        "return_std": max(total, 0.0) ** 0.5,
+        "return_seed_std": pstdev(one["return_mean"] for one in found),
+        "seconds": sum(one["seconds"] for one in found),
+        "episodes": sum(one["episodes"] for one in found),
+        "run": str(run),
+        "seeds": len(found),
+        "runs": found,
+    }
+    return found[0] | means | spread
 
 
 @dataclass(frozen=True)
