@@ -71,7 +71,7 @@ def act_of(learner: DiffusionQL, state: np.ndarray) -> Callable[[], np.ndarray]:
 
 def match(learner: DiffusionQL, usual: Agent) -> None:
     """Give the reference the weights of our networks and their averages."""
-    for ours, theirs in ((learner.actor, usual.actor), (learner.actor_ema, usual.average)):
+    for ours, theirs in ((learner.actor.denoiser, usual.actor), (learner.actor_ema.denoiser, usual.average)):
         network: Any = ours.network
         copy_layers(network.time, theirs.network.time)
         copy_layers(network.body, nn.Sequential(theirs.network.middle, theirs.network.last))

@@ -41,9 +41,9 @@ def acted(policy: Any, rows: int = ROWS) -> dict[str, Any]:
 def single(agent: diffusion_ql.DiffusionQL, rows: int = ROWS) -> dict[str, Any]:
     """Shares of single samples of the actor, without selection."""
     with torch.no_grad():
-        spec = agent.sampler.needs((2,), copies=1)
+        spec = agent.actor.needs(1)
         noise = draw_rows(spec, [generator("single", i) for i in range(rows)])
-        return shares(agent.candidates(agent.actor, torch.zeros(rows, 1), noise)[:, 0])
+        return shares(agent.actor.candidates(torch.zeros(rows, 1), noise)[:, 0])
 
 
 def shares(action: torch.Tensor) -> dict[str, Any]:

@@ -3,7 +3,9 @@ episodes?
 
 Three arms at equal steps: Diffusion-QL; the same system at eta 0, with the same critic and the same selection among
 50 candidates; and diffusion cloning of the best 10 % of episodes. Five seeds, 20 episodes each, paired by seed, 95 %
-intervals. Every finished run is a row in `results/replay.jsonl`, so an interrupted recipe goes on where it stopped.
+intervals. `--candidates 1` takes the selection away and leaves what the gradient alone does; such rows are reported
+under `single`. Every finished run is a row in `results/replay.jsonl`, so an interrupted recipe goes on where it
+stopped.
 """
 
 import argparse
@@ -38,14 +40,18 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
 
 
-def measure(data: str, arm: str, seed: int, steps: int) -> None:
+def measure(data: str, arm: str, seed: int, steps: int, candidates: int) -> None:
     """Train and evaluate one arm, unless its row exists, and append the row."""
-    key = {"data": data, "arm": arm, "seed": seed, "steps": steps}
+    key = {"data": data, "arm": arm, "seed": seed, "steps": steps, "candidates": candidates}
     if any(key.items() <= row.items() for row in rows()):
         return
     system, config = ARMS[arm]
     say(f"{data} {arm} seed {seed}")
     agent = system.run(config, open_dataset(offline_file(data)), Run(None, seeds=(seed,), steps=steps))[0]
+    if hasattr(config, "candidates"):
+        fewer: Any = system.build(replace(config, candidates=candidates), agent.spaces)
+        fewer.load_state_dict(agent.state_dict())
+        agent = fewer.eval()
     result = evaluate(agent, ENVS[data], episodes=20, seed=1000 + seed, n_envs=20)
     summary = result.summary(system.name)
     with ROWS.open("a") as file:
@@ -56,10 +62,16 @@ def measure(data: str, arm: str, seed: int, steps: int) -> None:
 
 
 def report(steps: int) -> dict[str, Any]:
-    """Means of every arm and paired differences, for the data sets whose rows are complete."""
-    found: dict[str, Any] = {"steps": steps}
+    """What selection and gradient do together, and what the gradient does alone."""
+    return {"steps": steps} | compare(steps, QL.candidates) | {"single": compare(steps, 1)}
+
+
+def compare(steps: int, candidates: int) -> dict[str, Any]:
+    """Means of every arm and paired differences, for the data sets with at least two complete seeds."""
+    found: dict[str, Any] = {}
     for data in ENVS:
         mine = [row for row in rows() if row["data"] == data and row["steps"] == steps]
+        mine = [row for row in mine if row["candidates"] == candidates or row["arm"] == "best_10_percent"]
         by = {arm: {row["seed"]: row["return_mean"] for row in mine if row["arm"] == arm} for arm in ARMS}
         seeds = sorted(set.intersection(*(set(values) for values in by.values())))
         if len(seeds) < 2:
@@ -78,10 +90,12 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=[*ENVS, "all"], default="all")
     parser.add_argument("--steps", type=int, default=QL.steps)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--candidates", type=int, default=QL.candidates, help="actions among which acting selects")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for number in range(options.seeds):
         for name in ENVS if options.data == "all" else [options.data]:
             for kind in ARMS:
-                measure(name, kind, number, options.steps)
+                if kind != "best_10_percent" or options.candidates == QL.candidates:
+                    measure(name, kind, number, options.steps, options.candidates)
     write("replay", report(options.steps))

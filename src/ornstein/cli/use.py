@@ -71,7 +71,7 @@ def seeds_of(run: Path) -> list[Path]:
 
 
 def _joined(run: Path, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds; `return_std` is over all episodes, `return_seed_std` over the seeds' means, `seconds` the sum."""
+    """Means over seeds; `return_std` is over all episodes, `return_seed_std` over the seeds' means."""
     from statistics import fmean, pstdev
 
     means = {

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ornstein.diffusion.grid import Grid
 from ornstein.diffusion.process import DiscreteVP, point
 from ornstein.diffusion.solver import DDIM, Solver, make_plan, sample, start_and_noise, tabulate, unpack
-from ornstein.types import Constrain, Denoise, Noise, NoiseSpec, Point, Shift, Time, X
+from ornstein.types import Constrain, Denoise, Noise, NoiseSpec, Point, Process, Shift, Time, X
 
 
 class Sampler(nn.Module):
@@ -74,6 +74,11 @@ class Sampler(nn.Module):
         return x.unflatten(0, noise["start"].shape[:2])
 
 
-def drawn_level(process: DiscreteVP, uniform: Time, like: X) -> Point:
-    """The level k / steps of a discrete chain with k uniform on 1..steps, from uniform numbers in [0, 1)."""
-    return point(process, (torch.floor(uniform * process.steps) + 1) / process.steps, like)
+def drawn_level(process: Process, uniform: Time, like: X, *, first: float = 1e-3) -> Point:
+    """The level of a training example from uniform numbers in [0, 1).
+
+    A discrete chain has the levels k / steps with k uniform on 1..steps; else t is uniform on [first, 1).
+    """
+    if isinstance(process, DiscreteVP):
+        return point(process, (torch.floor(uniform * process.steps) + 1) / process.steps, like)
+    return point(process, first + (1 - first) * uniform, like)

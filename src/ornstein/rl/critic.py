@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ornstein.activation import activation as layer
+from ornstein.types import Metrics
 
 
 class Critics(nn.Module):
@@ -28,6 +29,31 @@ class Critics(nn.Module):
     def forward(self, obs: Float[Tensor, " *b obs"], action: Float[Tensor, " *b act"]) -> Float[Tensor, " n *b"]:
         """The value that each member gives to each pair."""
         return self.body(torch.cat((obs, action), dim=-1))
+
+
+def candidate_values(
+    critics: Critics, obs: Float[Tensor, " b obs"], action: Float[Tensor, " b k act"]
+) -> Float[Tensor, " n b k"]:
+    """Every member's value of every one of the `k` actions of a row."""
+    return critics(obs.unsqueeze(1).expand(-1, action.shape[1], -1), action)
+
+
+def regression(
+    critics: Critics, obs: Float[Tensor, " b obs"], action: Float[Tensor, " b act"], target: Float[Tensor, " b"]
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """The sum over members of their mean squared error against one target."""
+    q = critics(obs, action)
+    return (q - target).square().mean(1).sum(), {"q": q.mean(), "target": target.mean()}
+
+
+def scaled_value(q: Float[Tensor, " 2 b"], coin: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The mean of Q_i over that of |Q_j|, detached: (i, j) is (1, 2) for a coin below 1/2, else (2, 1).
+
+    What a policy climbs then has the size 1, whatever the scale of the rewards.
+    Source: Wang et al. 2023 (2208.06193), section 4, and its official code for the coin.
+    """
+    mean, size = q.mean(1), q.detach().abs().mean(1)
+    return torch.where(coin < 0.5, mean[0] / size[1], mean[1] / size[0])
 
 
 class StateValues(nn.Module):

@@ -46,7 +46,7 @@ def calls_of(network: nn.Module) -> list[torch.Tensor]:
 
 def test_the_q_gradient_reaches_the_first_executed_step_of_the_chain():
     a = agent(replace(SMALL, eta=1.0))
-    outputs = calls_of(a.actor.network)
+    outputs = calls_of(a.actor.denoiser.network)
     _, metrics = a.actor_loss(batch(256), noise_of(a, "actor", 256))  # at the first step most x0 are clamped, not all
     first_of_chain = outputs[1]  # outputs[0] is the regression
     (reached,) = torch.autograd.grad(metrics["improve"], first_of_chain)
@@ -55,7 +55,7 @@ def test_the_q_gradient_reaches_the_first_executed_step_of_the_chain():
 
 def test_an_actor_update_calls_the_network_once_per_step_and_once_for_cloning():
     a = agent()
-    outputs = calls_of(a.actor.network)
+    outputs = calls_of(a.actor.denoiser.network)
     a.actor_loss(batch(), noise_of(a, "actor"))
     assert len(outputs) == SMALL.diffusion_steps + 1
 
@@ -64,10 +64,10 @@ def test_the_improvement_is_one_critic_scaled_by_the_other_and_the_coin_swaps_th
     a, b = agent(replace(SMALL, eta=2.0)), batch()
     noise = noise_of(a, "actor")
     with torch.no_grad():
-        sampled = a.sampler(a.actor.given(b.obs), noise)
+        sampled = a.actor.sampler(a.actor.denoiser.given(b.obs), noise)
         q = a.critics(b.obs, sampled)
-        level = point(a.chain, (torch.floor(noise["t"] * 5) + 1) / 5, b.action)
-        cloning = a.actor.regression(b.action, level, noise["eps"], b.obs).mean()
+        level = point(a.actor.process, (torch.floor(noise["t"] * 5) + 1) / 5, b.action)
+        cloning = a.actor.denoiser.regression(b.action, level, noise["eps"], b.obs).mean()
         for coin, (i, j) in ((0.2, (0, 1)), (0.8, (1, 0))):
             loss, _ = a.actor_loss(b, noise | {"coin": torch.tensor(coin)})
             torch.testing.assert_close(loss, cloning - 2.0 * q[i].mean() / q[j].abs().mean())
@@ -77,7 +77,7 @@ def test_the_target_takes_the_averaged_actor_and_the_smaller_target_critic():
     a, b = agent(), batch()
     noise = noise_of(a, "critic")
     with torch.no_grad():
-        action = a.sampler(a.actor_ema.given(b.next_obs), {k: v[:, 0] for k, v in noise.items()})
+        action = a.actor.sampler(a.actor_ema.denoiser.given(b.next_obs), {k: v[:, 0] for k, v in noise.items()})
         next_q = a.critics_target(b.next_obs, action)
         target = b.reward + 0.99 * next_q.min(0).values
         expected = sum(((a.critics(b.obs, b.action)[i] - target) ** 2).mean() for i in range(2))
@@ -98,7 +98,10 @@ def test_max_backup_takes_the_maximum_over_candidates_before_the_minimum_over_cr
     a, b = agent(replace(SMALL, backup_candidates=4)), batch()
     noise = noise_of(a, "critic")
     with torch.no_grad():
-        each = [a.sampler(a.actor_ema.given(b.next_obs), {k: v[:, i] for k, v in noise.items()}) for i in range(4)]
+        each = [
+            a.actor.sampler(a.actor_ema.denoiser.given(b.next_obs), {k: v[:, i] for k, v in noise.items()})
+            for i in range(4)
+        ]
         next_q = torch.stack([a.critics_target(b.next_obs, action) for action in each])  # (candidate, critic, row)
         target = b.reward + 0.99 * next_q.max(0).values.min(0).values
         expected = sum(((a.critics(b.obs, b.action)[i] - target) ** 2).mean() for i in range(2))
@@ -120,11 +123,12 @@ def test_acting_uses_the_online_actor_and_the_target_critics_only():
 
 
 def test_acting_draws_by_the_softmax_of_the_values():
-    """With values pinned, the share of each candidate is its softmax probability."""
+    """With candidates and values pinned, the share of each candidate is its softmax probability."""
     a = agent(replace(SMALL, candidates=3))
     rows, values = 4000, torch.tensor([0.0, 1.0, 2.0])
-    a.values = lambda critics, obs, action: values.expand(2, rows, 3)  # type: ignore[method-assign]
-    a.candidates = lambda actor, obs, noise: torch.tensor([[-0.5], [0.0], [0.5]]).expand(rows, 3, 2)  # type: ignore[method-assign]
+    pinned = torch.tensor([[-0.5], [0.0], [0.5]]).expand(rows, 3, 2)
+    a.actor.candidates = lambda obs, noise: pinned  # type: ignore[method-assign]
+    a.critics_target.forward = lambda obs, action: 1 + 2 * action[..., 0].expand(2, rows, 3)  # type: ignore[method-assign]
     with torch.no_grad():
         action, _ = a.act(torch.zeros(rows, 3), (), draw(a.noise, rows, generator("act")))
     shares = torch.stack([(action[:, 0] == x).double().mean() for x in (-0.5, 0.0, 0.5)])

@@ -87,6 +87,7 @@ class Config:
     position_gain: float = KP  # of the tracker of goal tasks: force per metre of lag
     velocity_gain: float = KD  # force per metre/second of lag
     lr: float = 2e-4
+    schedule: Literal["constant", "cosine"] = "constant"  # of the rate; "cosine" ends at 0
     ema_rate: float = 0.005
     ema_every: int = 10
     ema_after: int = 2000  # updates before which the averaged network is a copy
@@ -132,14 +133,14 @@ class Diffuser(nn.Module):
         draws = {"t": Draw("uniform"), "eps": Draw("normal", (c.horizon, self.layout.channels))}
         average = {"rate": c.ema_rate, "every": c.ema_every, "after": c.ema_after}
         model = (
-            Descend("denoiser", self.denoiser, self.denoiser_loss, Adam(c.lr), draws),
+            Descend("denoiser", self.denoiser, self.denoiser_loss, Adam(c.lr, schedule=c.schedule), draws),
             Average(self.ema, self.denoiser, before="copy", **average),
         )
         if c.task == "goal":
             return model
         return (
             *model,
-            Descend("value", self.value, self.value_loss, Adam(c.lr), draws),
+            Descend("value", self.value, self.value_loss, Adam(c.lr, schedule=c.schedule), draws),
             Average(self.value_ema, self.value, before="copy", **average),
         )
 
@@ -226,7 +227,7 @@ MAZE = replace(
 )  # fmt: skip
 FAST = replace(  # minutes of one core
     MAZE, diffusion_steps=64, calls=16, solver=DDIM(), horizon=32, stride=4, width=16, multipliers=(1, 2, 4), lr=1e-3,
-    ema_after=200, steps=3_000,
+    schedule="cosine", ema_rate=0.05, ema_after=200, steps=3_000,
 )  # fmt: skip
 PRESETS = {
     "locomotion": BASE,

@@ -5,27 +5,21 @@ The control arm of every guided policy, on all of the data or on its best episod
 and no value is learned. One draw per act, from the averaged network.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ornstein.actor import DiffusionActor, best_episodes, fit_transitions, frozen
 from ornstein.data.episodes import Episodes
-from ornstein.data.goal import joined
-from ornstein.data.transitions import transitions
-from ornstein.diffusion.denoiser import Denoiser, Eps, Index
-from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.process import DiscreteVP
-from ornstein.diffusion.sampler import Sampler, drawn_level
-from ornstein.diffusion.solver import DDPM
-from ornstein.fit import Run, fit
+from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
 from ornstein.rl.action import ActionBox
 from ornstein.source import Source
 from ornstein.system import System
-from ornstein.types import Adam, Average, Descend, Draw, Metrics, Noise, NoiseSpec, Phase, Spaces, Transitions
+from ornstein.types import Adam, Average, Descend, Metrics, Noise, Phase, Spaces, Transitions
 
 SOURCE = Source(
     title="Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning",
@@ -61,28 +55,24 @@ class DiffusionCloning(nn.Module):
     def __init__(self, config: Config, spaces: Spaces) -> None:
         super().__init__()
         self.config, self.spaces = config, spaces
-        self.chain = chain = DiscreteVP(config.diffusion_steps, "vp")
         network = ConditionalMLP(spaces.act, spaces.obs + spaces.goal, width=config.width, activation=config.activation)
-        self.actor = Denoiser(network, chain, Eps(), clock=Index(config.diffusion_steps), bound=1.0)
-        self.actor_ema = deepcopy(self.actor).requires_grad_(False)
-        self.sampler = Sampler(uniform(chain, config.diffusion_steps), DDPM())
+        self.actor = DiffusionActor(network, DiscreteVP(config.diffusion_steps, "vp"), spaces.act)
+        self.actor_ema = frozen(self.actor)
         self.box = ActionBox(spaces)
-        self.noise: NoiseSpec = self.sampler.needs((spaces.act,))
+        self.noise = self.actor.needs()
 
     def phases(self) -> tuple[Phase, ...]:
         """The network and its average."""
-        c = self.config
-        draws = {"t": Draw("uniform"), "eps": Draw("normal", (self.spaces.act,))}
+        c, actor = self.config, self.actor
+        average = {"every": c.ema_every, "after": c.ema_after}
         return (
-            Descend("actor", self.actor, self.actor_loss, Adam(c.lr, clip=c.clip, schedule=c.schedule), draws),
-            Average(self.actor_ema, self.actor, c.ema_rate, every=c.ema_every, after=c.ema_after, before="copy"),
+            Descend("actor", actor, self.actor_loss, Adam(c.lr, clip=c.clip, schedule=c.schedule), actor.draws),
+            Average(self.actor_ema.denoiser, actor.denoiser, c.ema_rate, before="copy", **average),
         )
 
     def actor_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
         """The squared error of the predicted noise, all steps of the chain weighted alike."""
-        action = self.box.to_unit(batch.action)
-        error = self.actor.regression(action, drawn_level(self.chain, noise["t"], action), noise["eps"], batch.obs)
-        return error.mean(), {}
+        return self.actor.cloning(batch.obs, self.box.to_unit(batch.action), noise).mean(), {}
 
     def start(self, n_envs: int) -> tuple[()]:
         """Nothing is remembered."""
@@ -90,18 +80,13 @@ class DiffusionCloning(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One draw of the averaged network's chain."""
-        return self.box.to_env(self.sampler(self.actor_ema.given(obs), noise)), carry
+        return self.box.to_env(self.actor_ema(obs, noise)), carry
 
 
-def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
+def train(config: Config, episodes: Episodes, run: Run) -> list[DiffusionCloning]:
     """One stage, on the best share of the episodes."""
-    episodes = joined(episodes)
-    keep = max(1, round(config.best_share * episodes.n_episodes))
-    chosen = episodes if config.best_share >= 1 else episodes.select(episodes.returns.argsort(descending=True)[:keep])
-    agents = run.build(lambda: DiffusionCloning(config, episodes.spaces))
-    data, held_out = run.batches(chosen, transitions)
-    fit(agents, data, steps=config.steps, batch_size=config.batch_size, run=run, validation=held_out)
-    return agents
+    chosen = best_episodes(episodes, config.best_share)
+    return fit_transitions(lambda e: DiffusionCloning(config, e.spaces), config, chosen, run)
 
 
 BASE = Config()

@@ -11,31 +11,22 @@ rate is constant: the official cosine decay is advanced once per 50 epochs and c
 are the last ones unless a score is asked for; the paper's table picks the best evaluation by true return.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions, frozen
 from ornstein.data.episodes import Episodes
-from ornstein.data.goal import joined
-from ornstein.data.transitions import transitions
-from ornstein.diffusion.denoiser import Denoiser, Eps, Index
-from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.process import DiscreteVP
-from ornstein.diffusion.sampler import Sampler, drawn_level
-from ornstein.diffusion.solver import DDPM
-from ornstein.fit import Run, fit
+from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
 from ornstein.rl.action import ActionBox
-from ornstein.rl.critic import Critics
-from ornstein.rl.select import draw_by_value
-from ornstein.rl.target import td_target
+from ornstein.rl.critic import Critics, regression, scaled_value
 from ornstein.source import Source
 from ornstein.system import System
-from ornstein.types import Adam, Average, Descend, Draw, Metrics, Noise, NoiseSpec, Phase, Spaces, Transitions
+from ornstein.types import Adam, Average, Descend, Draw, Metrics, Noise, Phase, Spaces, Transitions
 
 SOURCE = Source(
     title="Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning",
@@ -76,73 +67,44 @@ class DiffusionQL(nn.Module):
     def __init__(self, config: Config, spaces: Spaces) -> None:
         super().__init__()
         self.config, self.spaces = config, spaces
-        steps, width, size = config.diffusion_steps, config.width, spaces.obs + spaces.goal
-        self.chain = chain = DiscreteVP(steps, "vp")
-        network = ConditionalMLP(spaces.act, size, width=width, activation=config.activation)
-        self.actor = Denoiser(network, chain, Eps(), clock=Index(steps), bound=1.0)
-        self.actor_ema = deepcopy(self.actor).requires_grad_(False)
-        self.critics = Critics(size, spaces.act, width=width, activation=config.activation)
-        self.critics_target = deepcopy(self.critics).requires_grad_(False)
-        self.sampler = Sampler(uniform(chain, steps), DDPM())
+        size, net = spaces.obs + spaces.goal, {"width": config.width, "activation": config.activation}
+        network = ConditionalMLP(spaces.act, size, **net)
+        self.actor = DiffusionActor(network, DiscreteVP(config.diffusion_steps, "vp"), spaces.act)
+        self.actor_ema = frozen(self.actor)
+        self.critics = Critics(size, spaces.act, **net)
+        self.critics_target = frozen(self.critics)
         self.box = ActionBox(spaces)
-        self.noise: NoiseSpec = dict(self.sampler.needs((spaces.act,), copies=config.candidates)) | {
-            "choice": Draw("uniform", (config.candidates,))
-        }
+        self.noise = choice_noise(self.actor, config.candidates)
 
     def phases(self) -> tuple[Phase, ...]:
         """Critic, actor, averaged actor, target critics: the official order."""
-        c, act = self.config, self.spaces.act
-        backup = self.sampler.needs((act,), copies=c.backup_candidates)
-        draws = {"t": Draw("uniform"), "eps": Draw("normal", (act,)), "coin": Draw("uniform", per="update")}
+        c, actor = self.config, self.actor
+        adam = {"clip": c.clip, "schedule": c.schedule}
+        draws = {**actor.draws, "coin": Draw("uniform", per="update"), **actor.needs()}
         return (
             Descend(
-                "critic", self.critics, self.critic_loss, Adam(c.critic_lr, clip=c.clip, schedule=c.schedule), backup
+                "critic", self.critics, self.critic_loss, Adam(c.critic_lr, **adam), actor.needs(c.backup_candidates)
             ),
-            Descend(
-                "actor",
-                self.actor,
-                self.actor_loss,
-                Adam(c.lr, clip=c.clip, schedule=c.schedule),
-                draws | dict(self.sampler.needs((act,))),
-            ),
-            Average(self.actor_ema, self.actor, c.ema_rate, every=c.ema_every, after=c.ema_after),
+            Descend("actor", actor, self.actor_loss, Adam(c.lr, **adam), draws),
+            Average(self.actor_ema.denoiser, actor.denoiser, c.ema_rate, every=c.ema_every, after=c.ema_after),
             Average(self.critics_target, self.critics, c.ema_rate),
         )
 
     def critic_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
         """Both critics' squared error against r + gamma min_i max_k Q_i'(s', a_k), with a_k from the averaged actor."""
-        with torch.no_grad():
-            next_q = self.values(
-                self.critics_target, batch.next_obs, self.candidates(self.actor_ema, batch.next_obs, noise)
-            )
-            next_value = next_q.amax(-1).amin(0)
-            target = td_target(batch.reward, batch.terminal, batch.discount, next_value)
-        q = self.critics(batch.obs, self.box.to_unit(batch.action))
-        return (q - target).square().mean(1).sum(), {"q": q.mean(), "target": target.mean()}
+        target = candidate_target(self.critics_target, self.actor_ema, batch, noise)
+        return regression(self.critics, batch.obs, self.box.to_unit(batch.action), target)
 
     def actor_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
         """L_diffusion + eta L_q, with L_q = - mean Q_i(s, a) / mean |Q_j(s, a)| and (i, j) by a coin (eq. 3 of the
         paper).
         """
-        action = self.box.to_unit(batch.action)
-        level = drawn_level(self.chain, noise["t"], action)
-        cloning = self.actor.regression(action, level, noise["eps"], batch.obs).mean()
+        cloning = self.actor.cloning(batch.obs, self.box.to_unit(batch.action), noise).mean()
         if self.config.eta == 0:  # the control arm: the critic selects candidates, but does not teach the actor
             return cloning, {"cloning": cloning}
-        q = self.critics(batch.obs, self.sampler(self.actor.given(batch.obs), noise))
-        first, second = q.mean(1).unbind(0)
-        size = q.detach().abs().mean(1)
-        improve = torch.where(noise["coin"] < 0.5, -first / size[1], -second / size[0])
+        q = self.critics(batch.obs, self.actor(batch.obs, noise))
+        improve = -scaled_value(q, noise["coin"])
         return cloning + self.config.eta * improve, {"cloning": cloning, "improve": improve}
-
-    def candidates(self, actor: Denoiser, obs: Tensor, noise: Noise) -> Float[Tensor, " b k act"]:
-        """Actions in [-1, 1], k for each observation."""
-        k = noise["start"].shape[1]
-        return self.sampler.many(actor.given(obs.repeat_interleave(k, 0)), noise)
-
-    def values(self, critics: Critics, obs: Tensor, action: Float[Tensor, " b k act"]) -> Float[Tensor, " n b k"]:
-        """Every critic's value of every candidate."""
-        return critics(obs.unsqueeze(1).expand(-1, action.shape[1], -1), action)
 
     def start(self, n_envs: int) -> tuple[()]:
         """Nothing is remembered."""
@@ -150,18 +112,12 @@ class DiffusionQL(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One of the online actor's candidates, drawn by a softmax of the target critics' minimum."""
-        action = self.candidates(self.actor, obs, noise)
-        value = self.values(self.critics_target, obs, action).amin(0)
-        return self.box.to_env(draw_by_value(action, value, noise["choice"])), carry
+        return self.box.to_env(drawn_action(self.actor, self.critics_target, obs, noise)), carry
 
 
-def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
+def train(config: Config, episodes: Episodes, run: Run) -> list[DiffusionQL]:
     """One stage: both networks together."""
-    episodes = joined(episodes)
-    agents = run.build(lambda: DiffusionQL(config, episodes.spaces))
-    data, held_out = run.batches(episodes, lambda e: transitions(e, discount=config.discount, n=config.n_step))
-    fit(agents, data, steps=config.steps, batch_size=config.batch_size, run=run, validation=held_out)
-    return agents
+    return fit_transitions(lambda e: DiffusionQL(config, e.spaces), config, episodes, run)
 
 
 BASE = Config()
