@@ -1,0 +1,91 @@
+"""Benches by name: systems, data, seeds and steps of the tables that are worth making; every part can be overridden."""
+
+from dataclasses import dataclass
+
+from ornstein.data.known import HANDS, LEVELS, ROBOTS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A bench as plain values. `steps` None: each preset's own, the paper's. `presets`: in order of preference."""
+
+    about: str
+    systems: tuple[str, ...]
+    data: tuple[str, ...]
+    seeds: tuple[str, ...] = ("5",)
+    steps: int | None = None
+    presets: tuple[str, ...] = ()
+    episodes: int = 20
+    score_every: int = 0
+
+
+BASELINES = ("diffusion_cloning:best-10-percent", "td3_bc:cloning")
+"""What every table needs beside the systems: cloning of the best tenth, and of everything by least squares."""
+
+RECIPES = {
+    "replay-cpu": Recipe(
+        "every policy on the small replay sets, 10,000 steps each: hours of two cores",
+        ("policies", *BASELINES),
+        tuple(f"{robot}-replay" for robot in ROBOTS),
+        steps=10_000,
+        presets=("replay-cpu", "fast"),
+    ),
+    "medium-cpu": Recipe(
+        "the same on the small medium and expert sets",
+        ("policies", *BASELINES),
+        tuple(f"{robot}-{level}" for level in ("medium", "expert") for robot in ROBOTS),
+        steps=10_000,
+        presets=("replay-cpu", "fast"),
+    ),
+    "adroit-cpu": Recipe(
+        "the same on the small Adroit sets",
+        ("policies", *BASELINES),
+        ("door-human", "door-expert", "hammer-expert", "pen-expert"),
+        steps=10_000,
+        presets=("replay-cpu", "fast"),
+    ),
+    "d4rl-locomotion": Recipe(
+        "every policy on D4RL's nine locomotion sets with the paper's steps, presets and best-evaluation column",
+        ("policies",),
+        tuple(f"{robot}-{level}-v2" for level in LEVELS for robot in ROBOTS),
+        episodes=10,
+        score_every=50_000,
+    ),
+    "d4rl-adroit": Recipe(
+        "every policy on D4RL's pen sets with the paper's steps and presets",
+        ("policies",),
+        ("pen-human-v1", "pen-cloned-v1"),
+        episodes=100,
+        score_every=50_000,
+    ),
+    "minari-locomotion": Recipe(
+        "every policy on Minari's medium and expert locomotion sets with the paper's steps and presets",
+        ("policies",),
+        tuple(f"mujoco/{robot}/{level}-v0" for level in ("medium", "expert") for robot in ROBOTS),
+        episodes=10,
+    ),
+    "minari-antmaze": Recipe(
+        "every policy on Minari's AntMaze sets with the paper's steps and presets",
+        ("policies",),
+        tuple(
+            f"D4RL/antmaze/{maze}-v1"
+            for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+        ),
+        episodes=100,
+        score_every=50_000,
+    ),
+    "minari-kitchen": Recipe(
+        "every policy on Minari's kitchen sets with the paper's steps and presets",
+        ("policies",),
+        tuple(f"D4RL/kitchen/{kind}-v2" for kind in ("complete", "partial", "mixed")),
+        episodes=50,
+        score_every=50_000,
+    ),
+    "minari-adroit": Recipe(
+        "every policy on Minari's human and cloned Adroit sets with the paper's steps and presets",
+        ("policies",),
+        tuple(f"D4RL/{hand}/{kind}-v2" for kind in ("human", "cloned") for hand in HANDS),
+        episodes=100,
+        score_every=50_000,
+    ),
+}
