@@ -47,9 +47,9 @@ def measure(data: str, arm: str, seed: int, steps: int, candidates: int) -> None
         return
     system, config = ARMS[arm]
     say(f"{data} {arm} seed {seed}")
-    agent = system.run(config, open_dataset(offline_file(data)), Run(None, seeds=(seed,), steps=steps))[0]
+    agent: Any = system.run(config, open_dataset(offline_file(data)), Run(None, seeds=(seed,), steps=steps))[0]
     if hasattr(config, "candidates"):
-        fewer: Any = system.build(replace(config, candidates=candidates), agent.spaces)
+        fewer = system.build(replace(config, candidates=candidates), agent.spaces)
         fewer.load_state_dict(agent.state_dict())
         agent = fewer.eval()
     result = evaluate(agent, ENVS[data], episodes=20, seed=1000 + seed, n_envs=20)

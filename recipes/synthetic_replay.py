@@ -113,7 +113,7 @@ def measure(seed: int, steps: int, model_steps: int, count: int) -> None:
         if arm in have:
             continue
         say(f"seed {seed}: TD3+BC on {arm}")
-        agent = td3_bc.SYSTEM.run(learner, sets[arm], Run(None, seeds=(seed,)))[0]
+        agent: Any = td3_bc.SYSTEM.run(learner, sets[arm], Run(None, seeds=(seed,)))[0]
         result = evaluate(agent, ENV, episodes=20, seed=1000 + seed, n_envs=20).summary()
         row = {"arm": arm, "seed": seed, "steps": steps, "return_mean": result["return_mean"], "score": result["score"]}
         with ROWS.open("a") as file:

@@ -5,8 +5,7 @@ several systems share; what tells the systems apart stays in their files.
 """
 
 from collections.abc import Callable
-from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,8 +24,6 @@ from ornstein.rl.critic import Critics, candidate_values
 from ornstein.rl.select import draw_by_value
 from ornstein.rl.target import td_target
 from ornstein.types import Constrain, Draw, Noise, NoiseSpec, Point, Process, Transitions
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class DiffusionActor(nn.Module):
@@ -85,11 +82,6 @@ class DiffusionActor(nn.Module):
         return self.sampler.many(self.denoiser.given(obs.repeat_interleave(k, 0)), noise, constrain=self.constrain)
 
 
-def frozen(module: M) -> M:
-    """A copy that no gradient reaches, for targets and averages."""
-    return deepcopy(module).requires_grad_(False)
-
-
 def candidate_target(critics: Critics, actor: DiffusionActor, batch: Transitions, noise: Noise) -> Float[Tensor, " b"]:
     """The target r + gamma min_i max_k Q_i(s', a_k), a_k from the actor, detached: max-Q backup for several k.
 
@@ -123,7 +115,9 @@ def best_episodes(episodes: Episodes, share: float) -> Episodes:
     return episodes.select(episodes.returns.argsort(descending=True)[: max(1, round(share * episodes.n_episodes))])
 
 
-def fit_transitions(build: Callable[[Episodes], M], config: Any, episodes: Episodes, run: Run) -> list[M]:
+def fit_transitions(
+    build: Callable[[Episodes], nn.Module], config: Any, episodes: Episodes, run: Run
+) -> list[nn.Module]:
     """One learner per seed of the run, built for the episodes and trained on their transitions in one stage.
 
     `config` has steps and batch_size, and may have discount (0.99) and n_step (1). Goals are part of the observation.

@@ -26,6 +26,7 @@ from ornstein.envs.tracker import Controller
 from ornstein.evaluate import Evaluation, draw_rows, evaluate, seeds
 from ornstein.fit import Run
 from ornstein.noise import draw, generator
+from ornstein.planner import held
 from ornstein.systems.planners.diffuser import SYSTEM, Config, Diffuser
 from ornstein.types import Draw, Noise, NoiseSpec
 
@@ -166,7 +167,7 @@ def denoising(planner: Diffuser, pair: Pair, noise: Noise) -> np.ndarray:
             sampler.grid,
             solver=sampler.solver,
             noise=steps,
-            constrain=planner.held(ends),
+            constrain=held(planner.layout, ends),
         )
     return planner.layout.unpack(states[:, 0])[1][..., :2].numpy()
 

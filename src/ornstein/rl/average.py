@@ -1,9 +1,18 @@
 """Averages of weights: target networks and the weights that act."""
 
 from collections.abc import Mapping
+from copy import deepcopy
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def frozen(module: M) -> M:
+    """A copy that no gradient reaches, as targets and averages begin."""
+    return deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from ornstein.noise import draw, generator
-from ornstein.systems.planners.diffuser import Config, Diffuser, Plan
+from ornstein.planner import Plan, held, noised
+from ornstein.systems.planners.diffuser import PRESETS, Config, Diffuser
 from ornstein.types import Average, Descend, Segments, Spaces
 
 GOAL = Config(
     task="goal", horizon=8, diffusion_steps=6, calls=6, width=16, multipliers=(1, 2), normalizer="limits", bound=1.0,
-    action_weight=1.0, candidates=1,
+    action_weight=1.0, replan=0, candidates=1,
 )  # fmt: skip
-RETURN = replace(GOAL, task="return", normalizer="gaussian", bound=None, action_weight=10.0, candidates=5)
+RETURN = replace(GOAL, task="return", replan=1, normalizer="gaussian", bound=None, action_weight=10.0, candidates=5)
 MAZE, ROBOT = Spaces(obs=4, act=2, goal=2), Spaces(obs=3, act=2)
 
 
@@ -68,7 +69,7 @@ def test_known_entries_carry_no_loss_and_the_first_action_carries_ten():
     noise = noise_of(agent, "denoiser")
     with torch.no_grad():
         x0 = agent.layout.pack(b)
-        x_t, level, _ = agent.noised(x0, noise)
+        x_t, level, _ = noised(agent.chain, agent.layout, x0, noise)
         torch.testing.assert_close(x_t[:, 0, 2:], x0[:, 0, 2:])
         error = (agent.denoiser.output(x_t, level) - x0) ** 2
         error[:, 0, 2:] = 0.0
@@ -84,7 +85,7 @@ def test_rows_beyond_the_episode_carry_no_loss():
     padded = b._replace(mask=mask, obs=b.obs.clone(), action=b.action.clone())
     with torch.no_grad():
         x0 = agent.layout.pack(padded)
-        x_t, level, given = agent.noised(x0, noise)
+        x_t, level, given = noised(agent.chain, agent.layout, x0, noise)
         error = (given(agent.denoiser.output(x_t, level), level, None) - x0).square() * agent.layout.weight
         torch.testing.assert_close(agent.denoiser_loss(padded, noise)[0], error[:, :4].sum() / error.numel())
 
@@ -93,7 +94,7 @@ def test_the_value_learns_the_return_to_the_end_of_the_episode_from_a_noised_win
     agent, b = planner(RETURN, ROBOT), batch(ROBOT)
     noise = noise_of(agent, "value")
     with torch.no_grad():
-        x_t, *_ = agent.noised(agent.layout.pack(b), noise)
+        x_t, *_ = noised(agent.chain, agent.layout, agent.layout.pack(b), noise)
         value = agent.value(x_t, torch.floor(noise["t"] * 6))
         torch.testing.assert_close(agent.value_loss(b, noise)[0], ((value - b.returns) ** 2).mean())
 
@@ -116,16 +117,20 @@ def test_the_first_action_of_the_most_valued_candidate_is_executed():
     noise = draw(agent.noise, 3, generator("plan"))
     with torch.no_grad():
         all_plans = agent.layout.normalizer.inverse(
-            agent.sampler.many(agent.ema, noise, constrain=agent.held(agent.layout.ends(obs).repeat_interleave(5, 0)))
+            agent.sampler.many(
+                agent.ema, noise, constrain=held(agent.layout, agent.layout.ends(obs).repeat_interleave(5, 0))
+            )
         )
         best = all_plans[torch.arange(3), all_plans[:, :, 0, 0].argmax(1)]
         action, _ = agent.act(obs, agent.plan(obs, carry, noise), {})
     torch.testing.assert_close(action, best[:, 0, :2].clamp(-1, 1))
 
 
-def test_goal_tasks_plan_once_and_return_tasks_at_every_step():
+def test_mazes_are_planned_once_and_locomotion_at_every_step():
     assert planner(GOAL, MAZE).plan_every == 0
     assert planner(RETURN, ROBOT).plan_every == 1
+    assert PRESETS["maze-large"].replan == 0
+    assert PRESETS["locomotion"].replan == 1
 
 
 def test_the_tracker_follows_the_plan_and_not_its_actions():

@@ -11,46 +11,31 @@ end repeat its last row and have no weight in the loss, instead of zeros that ar
 temporal stride, between whose rows the tracker interpolates.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ornstein.data.episodes import Episodes
 from ornstein.data.layout import Layout
 from ornstein.data.windows import windows
-from ornstein.diffusion.constrain import inpaint
 from ornstein.diffusion.denoiser import X0, Denoiser, Index
 from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.guidance import ascend
-from ornstein.diffusion.process import DiscreteVP, corrupt
-from ornstein.diffusion.sampler import Sampler, drawn_level
+from ornstein.diffusion.process import DiscreteVP
+from ornstein.diffusion.sampler import Sampler
 from ornstein.diffusion.solver import DDIM, DDPM
 from ornstein.fit import Run, fit
 from ornstein.nets.unet1d import TemporalEncoder, TemporalUNet
+from ornstein.planner import Plan, fresh_plan, held, no_plan, noised, trajectory_loss
 from ornstein.rl.action import ActionBox
+from ornstein.rl.average import frozen
 from ornstein.rl.select import best
 from ornstein.source import Source
 from ornstein.system import System
 from ornstein.track import KD, KP, track
-from ornstein.types import (
-    Adam,
-    Average,
-    Constrain,
-    Descend,
-    Draw,
-    Metrics,
-    Noise,
-    NoiseSpec,
-    Phase,
-    Point,
-    Segments,
-    Shift,
-    Spaces,
-)
+from ornstein.types import Adam, Average, Constrain, Descend, Draw, Metrics, Noise, Phase, Segments, Shift, Spaces
 
 SOURCE = Source(
     title="Planning with Diffusion for Flexible Behavior Synthesis",
@@ -83,6 +68,7 @@ class Config:
     guide_scale: float = 0.1
     guide_repeats: int = 2  # gradient moves before each reverse step
     guide_stop: int = 2  # no moves at steps k - 1 below this
+    replan: int = 1  # environment steps between plans; 0: one plan an episode
     candidates: int = 64  # plans per decision, of which the most valued is executed
     position_gain: float = KP  # of the tracker of goal tasks: force per metre of lag
     velocity_gain: float = KD  # force per metre/second of lag
@@ -93,14 +79,6 @@ class Config:
     ema_after: int = 2000  # updates before which the averaged network is a copy
     batch_size: int = 64  # the official 32, accumulated over 2 batches
     steps: int = 1_000_000
-
-
-class Plan(NamedTuple):
-    """The carry: a plan in the environment's units and the number of environment steps since it was made."""
-
-    obs: Float[Tensor, " n horizon obs"]
-    action: Float[Tensor, " n horizon act"]
-    age: Float[Tensor, " n"]
 
 
 class Diffuser(nn.Module):
@@ -116,16 +94,16 @@ class Diffuser(nn.Module):
         self.denoiser = Denoiser(
             TemporalUNet(channels, **net), process, X0(), clock=Index(c.diffusion_steps), bound=c.bound
         )
-        self.ema = deepcopy(self.denoiser).requires_grad_(False)
+        self.ema = frozen(self.denoiser)
         if not goal:
             self.value = TemporalEncoder(channels, c.horizon, **net)
-            self.value_ema = deepcopy(self.value).requires_grad_(False)
+            self.value_ema = frozen(self.value)
         self.sampler = Sampler(uniform(process, c.calls), c.solver)
         labels = self.sampler.t * c.diffusion_steps - 1
         self.guided = int((labels > c.guide_stop - 0.5).sum())  # steps with moves before them, the first ones
         self.box = ActionBox(spaces)
-        self.noise: NoiseSpec = self.sampler.needs((c.horizon, channels), copies=1 if goal else c.candidates)
-        self.plan_every = 0 if goal else 1
+        self.noise = self.sampler.needs((c.horizon, channels), copies=1 if goal else c.candidates)
+        self.plan_every = c.replan
 
     def phases(self) -> tuple[Phase, ...]:
         """The denoiser and its average; for return tasks, the value network and its average."""
@@ -146,42 +124,26 @@ class Diffuser(nn.Module):
 
     def denoiser_loss(self, batch: Segments, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
         """Weighted squared error of the denoised trajectory, known entries given."""
-        x0 = self.layout.pack(batch)
-        x_t, level, given = self.noised(x0, noise)
-        error = (given(self.denoiser.output(x_t, level), level, None) - x0).square()  # the network predicts x0
-        return (error * self.layout.weight * batch.mask.unsqueeze(-1)).mean(), {}
+        return trajectory_loss(self.denoiser, self.layout, batch, noise)
 
     def value_loss(self, batch: Segments, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
         """Squared error of the value of the noised trajectory against the return to the episode's end."""
-        x_t, level, _ = self.noised(self.layout.pack(batch), noise)
+        x_t, level, _ = noised(self.chain, self.layout, self.layout.pack(batch), noise)
         value = self.value(x_t, self.denoiser.clock.label(level))
         return (value - batch.returns).square().mean(), {"value": value.mean()}
 
-    def noised(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Point, Constrain]:
-        """A noised trajectory whose known entries are clean, its level, and the constraint that holds them."""
-        level = drawn_level(self.chain, noise["t"], x0)
-        given = self.held(x0)
-        return given(corrupt(x0, level, noise["eps"]), level, None), level, given
-
     def start(self, n_envs: int) -> Plan:
         """No plan yet."""
-        c, s, like = self.config, self.spaces, self.layout.weight
-        rows = like.new_zeros(n_envs, c.horizon, s.obs), like.new_zeros(n_envs, c.horizon, s.act)
-        return Plan(*rows, like.new_zeros(n_envs))
+        return no_plan(self.layout, n_envs)
 
     def plan(self, obs: Float[Tensor, " n obs"], carry: Plan, noise: Noise) -> Plan:
         """Fresh plans from these observations (the goal behind the state, where there is one)."""
         copies = noise["start"].shape[1]
-        given = self.held(self.layout.ends(obs).repeat_interleave(copies, 0))
+        given = held(self.layout, self.layout.ends(obs).repeat_interleave(copies, 0))
         guide = self.guide(given) if self.config.task == "return" else None
         x = self.sampler.many(self.ema, noise, shift=guide, shifts=self.guided, constrain=given)
         x = best(x, self.scores(x)) if self.config.task == "return" else x[:, 0]
-        action, states = self.layout.unpack(x)
-        return Plan(states, action, torch.zeros_like(carry.age))
-
-    def held(self, trajectory: Float[Tensor, " b horizon channels"]) -> Constrain:
-        """The constraint that holds the known entries at those of `trajectory`."""
-        return inpaint(self.layout.known, trajectory)
+        return fresh_plan(self.layout, x)
 
     def guide(self, given: Constrain) -> Shift:
         """Moves along the value's gradient, scaled by the posterior variance, before each reverse step."""
@@ -223,7 +185,7 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 BASE = Config()
 MAZE = replace(
     BASE, task="goal", diffusion_steps=256, calls=256, horizon=256, multipliers=(1, 4, 8), normalizer="limits",
-    bound=1.0, action_weight=1.0, candidates=1, steps=2_000_000,
+    bound=1.0, action_weight=1.0, replan=0, candidates=1, steps=2_000_000,
 )  # fmt: skip
 FAST = replace(  # minutes of one core
     MAZE, diffusion_steps=64, calls=16, solver=DDIM(), horizon=32, stride=4, width=16, multipliers=(1, 2, 4), lr=1e-3,

@@ -11,12 +11,13 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ornstein.actor import DiffusionActor, best_episodes, fit_transitions, frozen
+from ornstein.actor import DiffusionActor, best_episodes, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
 from ornstein.rl.action import ActionBox
+from ornstein.rl.average import frozen
 from ornstein.source import Source
 from ornstein.system import System
 from ornstein.types import Adam, Average, Descend, Metrics, Noise, Phase, Spaces, Transitions
@@ -83,7 +84,7 @@ class DiffusionCloning(nn.Module):
         return self.box.to_env(self.actor_ema(obs, noise)), carry
 
 
-def train(config: Config, episodes: Episodes, run: Run) -> list[DiffusionCloning]:
+def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage, on the best share of the episodes."""
     chosen = best_episodes(episodes, config.best_share)
     return fit_transitions(lambda e: DiffusionCloning(config, e.spaces), config, chosen, run)

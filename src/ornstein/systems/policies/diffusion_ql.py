@@ -17,12 +17,13 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions, frozen
+from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
 from ornstein.rl.action import ActionBox
+from ornstein.rl.average import frozen
 from ornstein.rl.critic import Critics, regression, scaled_value
 from ornstein.source import Source
 from ornstein.system import System
@@ -115,7 +116,7 @@ class DiffusionQL(nn.Module):
         return self.box.to_env(drawn_action(self.actor, self.critics_target, obs, noise)), carry
 
 
-def train(config: Config, episodes: Episodes, run: Run) -> list[DiffusionQL]:
+def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage: both networks together."""
     return fit_transitions(lambda e: DiffusionQL(config, e.spaces), config, episodes, run)
 
