@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,15 @@ def words(folder, out, *, seeds, steps, systems=SYSTEMS):
     return (*systems, "--data", *data, *small, "--out", out)
 
 
+def count(file):
+    """Whole lines of a file."""
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def more(file, before):
+    return count(file) > before
+
+
 def killed_twice(folder, *, seeds, steps, workers_=1, moments=None):
     """An undisturbed bench, and one that is killed at two moments (seconds, or after a number of rows)."""
     whole, cut = folder / "whole", folder / "cut"
@@ -33,8 +43,7 @@ def killed_twice(folder, *, seeds, steps, workers_=1, moments=None):
     ours = (*words(folder, cut, seeds=seeds, steps=steps), "--workers", workers_)
     for moment in moments:
         process = start(*ours)
-        file, before = cut / "rows.jsonl", len(results(cut)) if (cut / "rows.jsonl").exists() else 0
-        wait_until(lambda: file.exists() and len(file.read_text().splitlines()) >= before + 1, process)
+        wait_until(partial(more, cut / "rows.jsonl", count(cut / "rows.jsonl")), process)
         time.sleep(moment)
         kill(process)
         end = time.monotonic() + 5

@@ -145,6 +145,7 @@ def _head(job: Job, system: Any, found: Evaluation) -> Row:
         "protocol": job.protocol,
         "seed": job.seed,
         "steps": job.steps or job.config.get("steps"),
+        "asked_steps": job.steps,
         **{name: summary[name] for name in measured},
         "eval_seconds": summary["seconds"],
         "device": job.device if job.device == "cpu" else torch.cuda.get_device_name(job.device),

@@ -82,6 +82,7 @@ def _note(file: Path, jobs: Sequence[Job], command: str) -> None:
     wanted = {(row["config_hash"], row["seed"]): row for row in plan["rows"]}
     for job in jobs:
         about = {"arm": job.arm, "data": job.data, "seed": job.seed, "steps": job.steps or job.config.get("steps")}
+        wanted.pop(job.key, None)  # what was asked for last comes last
         wanted[job.key] = about | {"config_hash": job.hash, "asked_steps": job.steps}
     commands = [*(one for one in plan["commands"] if one != command), *([command] if command else [])]
     checkpoint.write_json(file, {"commands": commands, "rows": list(wanted.values())})
