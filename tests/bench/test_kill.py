@@ -16,11 +16,6 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 SYSTEMS = ("td3_bc,width=8", "diffusion_cloning,width=8,diffusion_steps=2,lr=1e-3", OWN)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("ORNSTEIN_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def words(folder, out, *, seeds, steps, systems=SYSTEMS):
     data = [recording(folder / f"{name}.npz", seed) for seed, name in enumerate(("one", "two"))]
     small = ("--env", "Pendulum-v1", "--seeds", seeds, "--steps", steps, "--episodes", 2, "--max-steps", 20)

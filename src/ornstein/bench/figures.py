@@ -21,7 +21,7 @@ def overall(found: Compared, reference: str, resamples: int, place: Path) -> Ite
     if any(whole.values()):
         for i, (name, about) in enumerate((("mean", "Mean score"), ("iqm", "Interquartile mean of scores"))):
             values = {arm: _reach(pair[i] if pair else None) for arm, pair in whole.items()}
-            file = view.draw_intervals(values, place / f"{name}.png", title=about, label="score")
+            file = view.draw_intervals(values, found.arms, place / f"{name}.png", title=about, label="score")
             yield Figure(file, about, "Over all data sets with 95 % stratified bootstrap intervals.")
         yield _profile(found, place)
     others = [arm for arm in found.arms if arm != reference]
@@ -29,7 +29,7 @@ def overall(found: Compared, reference: str, resamples: int, place: Path) -> Ite
     if any(better.values()):
         title = "Probability of improvement"
         file = view.draw_intervals(
-            better, place / "improvement.png", title=title, label=f"P(better than {reference})", line=0.5
+            better, found.arms, place / "improvement.png", title=title, label=f"P(better than {reference})", line=0.5
         )
         yield Figure(file, title, f"Over {reference}, a run against a run on the same data; 0.5: neither is better.")
 
@@ -41,10 +41,11 @@ def by_data(found: Compared, resamples: int, place: Path) -> Iterator[Figure]:
             arm: _reach(tables.interval(runs, resamples) if len(runs := found.values(arm, data)) else None)
             for arm in found.arms
         }
-        file = view.draw_intervals(values, place / f"final-{plain(data)}.png", title=data, label=found.unit(data))
-        short = [arm for arm in found.arms if 0 < len(found.values(arm, data)) < len(found.seeds)]
-        note = f" Fewer seeds than the others: {', '.join(short)}." if short else ""
-        yield Figure(file, data, f"Final checkpoint, mean {found.unit(data)} and 95 % bootstrap interval.{note}")
+        file = view.draw_intervals(
+            values, found.arms, place / f"final-{plain(data)}.png", title=data, label=found.unit(data)
+        )
+        told = f"Final checkpoint, mean {found.unit(data)} and 95 % bootstrap interval."
+        yield Figure(file, data, told + _fewer(found, data))
 
 
 def learning(found: Compared, source: Path, place: Path) -> Iterator[Figure]:
@@ -60,15 +61,17 @@ def learning(found: Compared, source: Path, place: Path) -> Iterator[Figure]:
             {arm: [m for (a, d, _), m in metrics.items() if (a, d) == (arm, data)] for arm in found.arms}, "score"
         )
         if curves:
-            file = view.draw_learning(curves, place / f"learning-{plain(data)}.png", title=data, label="return")
-            yield Figure(file, data, "Return during training: mean over seeds, and their range.")
+            file = view.draw_learning(
+                curves, found.arms, place / f"learning-{plain(data)}.png", title=data, label="return"
+            )
+            yield Figure(file, data, "Return during training: mean over seeds, and their range." + _fewer(found, data))
     for arm in found.arms:
         mine = {data: [m for (a, d, _), m in metrics.items() if (a, d) == (arm, data)] for data in found.data}
         if any("score" in m for some in mine.values() for m in some):
             continue
         name = _loss({name for some in mine.values() for m in some for name in m})
         if name and (curves := _bands(mine, name)):
-            file = view.draw_learning(curves, place / f"loss-{plain(arm)}.png", title=arm, label=name)
+            file = view.draw_learning(curves, found.data, place / f"loss-{plain(arm)}.png", title=arm, label=name)
             yield Figure(file, arm, f"{name} during training: mean over seeds, and their range.")
 
 
@@ -79,7 +82,7 @@ def estimates(found: Compared, place: Path) -> Iterator[Figure]:
         points = {arm: (x.tolist(), y.tolist()) for arm, (x, y) in points.items() if len(x)}
         if points:
             labels = ("true return", "fitted-Q estimate")
-            file = view.draw_scatter(points, place / f"fqe-{plain(data)}.png", title=data, labels=labels)
+            file = view.draw_scatter(points, found.arms, place / f"fqe-{plain(data)}.png", title=data, labels=labels)
             yield Figure(file, data, "Value by the data alone against the true return, a dot per final checkpoint.")
 
 
@@ -90,10 +93,16 @@ def _profile(found: Compared, place: Path) -> Figure:
     reach = max(float(np.ptp(every)), 1e-3)
     steps = np.linspace(every.min() - 0.03 * reach, every.max() + 0.03 * reach, 101)
     curves = {arm: Band(steps, *statistics.profile(some, steps)) for arm, some in runs.items()}
-    file = view.draw_profiles(curves, place / "profile.png", title="Performance profile", label="score")
+    file = view.draw_profiles(curves, found.arms, place / "profile.png", title="Performance profile", label="score")
     note = "The share of runs above each score, averaged over data sets, with 95 % bootstrap bands; higher is better."
     gone = [arm for arm in found.arms if arm not in runs]
     return Figure(file, "Performance profile", note + (f" Rows are missing: {', '.join(gone)}." if gone else ""))
+
+
+def _fewer(found: Compared, data: str) -> str:
+    """Which systems have some of the seeds only."""
+    short = [arm for arm in found.arms if 0 < len(found.values(arm, data)) < len(found.seeds)]
+    return f" Fewer seeds than the others: {', '.join(short)}." if short else ""
 
 
 def _reach(value: Interval | None) -> Reach | None:

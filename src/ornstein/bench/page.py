@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -94,11 +95,16 @@ def _made(command: str) -> str:
 def _table(table: Table, command: str, *, heading: bool) -> str:
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.head)
     rows = "".join(
-        f'<tr><th scope="row">{_text(row[0])}</th>{"".join(_cell(cell) for cell in row[1:])}</tr>' for row in table.rows
+        f'<tr><th scope="row">{_name(row[0])}</th>{"".join(_cell(cell) for cell in row[1:])}</tr>' for row in table.rows
     )
     title = f"<h3>{_text(table.title)}</h3>" if heading else ""
     grid = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f'{title}<p>{_text(table.note)}</p><div class="table" tabindex="0">{grid}</div>{_made(command)}'
+
+
+def _name(name: str) -> str:
+    """A system's name, which may break where its parts meet."""
+    return re.sub(r"([_:,])", r"\1<wbr>", _text(name))
 
 
 def _cell(cell: str) -> str:
@@ -136,7 +142,8 @@ th, td { padding: 0.45rem 0.8rem; text-align: right; vertical-align: top; white-
 td { border-top: 1px solid var(--line); } tbody th { border-top: 1px solid var(--line); font-weight: 600; }
 thead th { background: var(--card); color: var(--faint); font-weight: 600; font-size: 0.85rem; white-space: normal; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); max-width: 45vw;
-  white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+  white-space: normal; overflow-wrap: break-word; }
+@media (max-width: 600px) { th, td { padding: 0.4rem 0.5rem; } table { font-size: 0.85rem; } }
 small { display: block; color: var(--faint); font-size: 0.8rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 1.2rem; }
 figure { margin: 0; }

@@ -81,12 +81,12 @@ def _sections(found: Compared, source: Path, out: Path, reference: str, resample
         figures=tuple(figures.overall(found, reference, resamples, place)),
     )
     yield Section(
-        "By data set",
+        "Final checkpoint by data set",
         tables=(tables.by_data(found, resamples),),
         figures=tuple(figures.by_data(found, resamples, place)),
     )
     if len(found.arms) > 1:
-        yield Section(f"Against {reference}", tables=(tables.paired(found, reference, resamples),))
+        yield Section(f"Paired differences to {reference}", tables=(tables.paired(found, reference, resamples),))
     if best := tables.best(found, resamples):
         yield Section("Best evaluation during training", tables=(best,))
     if curves := _curves(found, source, place):

@@ -88,7 +88,7 @@ def profile(
     return whole, low, high
 
 
-def rank_correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+def rank_correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " m"]) -> float:
     """Spearman's coefficient: the correlation of the ranks, ties with their mean rank; NaN if either is constant."""
     if len(x) != len(y):
         raise ValueError(f"{len(x)} and {len(y)} values: give as many of both")

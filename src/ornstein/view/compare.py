@@ -15,6 +15,10 @@ WIDTH, DPI = 4.1, 200
 DASHES = ("-", "--", ":")
 
 
+Order = Sequence[str]
+"""All names of a report; a name's place gives its colour in every picture."""
+
+
 class Reach(NamedTuple):
     """An estimate and the ends of its interval."""
 
@@ -33,7 +37,7 @@ class Band(NamedTuple):
 
 
 def draw_intervals(
-    values: Mapping[str, Reach | None], out: Path, *, title: str, label: str, line: float | None = None
+    values: Mapping[str, Reach | None], order: Order, out: Path, *, title: str, label: str, line: float | None = None
 ) -> Path:
     """The path of a PNG with one dot and bar per name, None as a gap; `line`: where to draw a vertical mark."""
     height = 0.95 + 0.46 * len(values)
@@ -52,7 +56,7 @@ def draw_intervals(
                 color=INK if value else FAINT,
             )
             if value:
-                color = SERIES[row % len(SERIES)]
+                color = _color(name, order)
                 axes.plot([value.low, value.high], [row + 0.12] * 2, color=color, linewidth=5, alpha=0.4)
                 axes.plot([value.estimate], [row + 0.12], "o", color=color, markersize=6)
         axes.set_ylim(len(values) - 0.4, -0.65)
@@ -62,45 +66,59 @@ def draw_intervals(
         return _finish(figure, axes, out, title=title, x=label)
 
 
-def draw_profiles(curves: Mapping[str, Band], out: Path, *, title: str, label: str) -> Path:
+def draw_profiles(curves: Mapping[str, Band], order: Order, out: Path, *, title: str, label: str) -> Path:
     """The path of a PNG with the share of runs above each score, and its bootstrap band."""
     with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(WIDTH, 3.0 + 0.2 * len(curves)), dpi=DPI, layout="constrained")
-        _draw_bands(axes, curves)
+        _draw_bands(axes, curves, order)
         axes.set_ylim(-0.02, 1.02)
         _legend(figure, axes)
         return _finish(figure, axes, out, title=title, x=label, y="share of runs above")
 
 
-def draw_learning(curves: Mapping[str, Band], out: Path, *, title: str, label: str) -> Path:
+def draw_learning(curves: Mapping[str, Band], order: Order, out: Path, *, title: str, label: str) -> Path:
     """The path of a PNG with one line per name over training steps: the mean over seeds, and their range."""
     from matplotlib.ticker import EngFormatter
 
     with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(WIDTH, 2.8 + 0.2 * len(curves)), dpi=DPI, layout="constrained")
-        _draw_bands(axes, curves)
+        _draw_bands(axes, curves, order)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _legend(figure, axes)
         return _finish(figure, axes, out, title=title, x="gradient steps", y=label)
 
 
 def draw_scatter(
-    points: Mapping[str, tuple[Sequence[float], Sequence[float]]], out: Path, *, title: str, labels: tuple[str, str]
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    order: Order,
+    out: Path,
+    *,
+    title: str,
+    labels: tuple[str, str],
 ) -> Path:
     """The path of a PNG with one dot per row: x and y of each name in its colour."""
     with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(WIDTH, 3.0 + 0.2 * len(points)), dpi=DPI, layout="constrained")
-        for i, (name, (x, y)) in enumerate(points.items()):
-            marker = "os^"[i // len(SERIES) % 3]
-            axes.scatter(x, y, s=34, color=SERIES[i % len(SERIES)], marker=marker, alpha=0.8, linewidth=0, label=name)
+        for name, (x, y) in points.items():
+            marker = "os^"[_lap(name, order) % 3]
+            axes.scatter(x, y, s=34, color=_color(name, order), marker=marker, alpha=0.8, linewidth=0, label=name)
         axes.grid(color=FAINT, alpha=0.18, linewidth=0.8)
         _legend(figure, axes)
         return _finish(figure, axes, out, title=title, x=labels[0], y=labels[1])
 
 
-def _draw_bands(axes: Any, curves: Mapping[str, Band]) -> None:
-    for i, (name, band) in enumerate(curves.items()):
-        color, dash = SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]
+def _color(name: str, order: Order) -> str:
+    return SERIES[order.index(name) % len(SERIES)]
+
+
+def _lap(name: str, order: Order) -> int:
+    """How often the colours have been used up before this name."""
+    return order.index(name) // len(SERIES)
+
+
+def _draw_bands(axes: Any, curves: Mapping[str, Band], order: Order) -> None:
+    for name, band in curves.items():
+        color, dash = _color(name, order), DASHES[_lap(name, order) % len(DASHES)]
         axes.fill_between(band.x, band.low, band.high, color=color, alpha=0.14, linewidth=0)
         axes.plot(band.x, band.y, dash, color=color, linewidth=1.7, label=name)
     axes.grid(color=FAINT, alpha=0.18, linewidth=0.8)
