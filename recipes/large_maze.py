@@ -12,7 +12,7 @@ from ornstein.noise import generator
 from ornstein.systems.planners.diffuser import SYSTEM
 from recipes.common import write
 
-SETTINGS = Settings(maze="large", preset="maze-large-fast", record_steps=300_000, max_steps=800)
+SETTINGS = Settings(maze="large", preset="maze-large-fast", record_steps=500_000, stay=520, max_steps=800)
 
 
 def main(steps: int | None = None, seed: int = 0, settings: Settings = SETTINGS) -> dict[str, Any]:

@@ -35,9 +35,10 @@ from ornstein.types import Draw, Noise, NoiseSpec
 class Settings:
     """How much of everything; the defaults fit six minutes on two cores."""
 
-    maze: str = "umaze"
+    maze: str = "medium"
     preset: str = "maze-fast"
-    record_steps: int = 60_000
+    record_steps: int = 150_000
+    stay: int = 200  # steps of rest at the goal that end an episode: a plan's length, so that plans arrive and rest
     pairs: int = 100
     ratio: float = 1.5  # least geodesic distance over straight distance of the pairs
     max_steps: int = 300  # environment steps of an episode
@@ -82,10 +83,10 @@ def main(out: Path | str = "demo", *, seed: int = 0, settings: Settings | None =
 
 
 def record(s: Settings, seed: int) -> Episodes:
-    """Episodes of the waypoint controller on random errands, their observations without the goal, which goes
-    beside them.
+    """Episodes of the waypoint controller, from rest at a random start to rest at a random goal; observations without
+    the goal, which goes beside them.
     """
-    env = Errands(s.maze, stay=16, max_episode_steps=600)  # at rest for a while at each goal, as plans begin and end
+    env = Errands(s.maze, goals=1, stay=s.stay, max_episode_steps=600 + s.stay)
     controller = Controller(env.maze, jitter=0.1)
     bar = _Bar("recording", s.record_steps)
     raw = collect(env, controller.driver(seed), steps=s.record_steps, seed=seed, progress=lambda _, steps: bar(steps))

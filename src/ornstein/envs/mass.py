@@ -108,7 +108,8 @@ def segments(
     """Short pieces of smooth rides between random points, each at most `longest` metres: to be stitched, not copied.
 
     A row is `stride` steps of 0.01 s; forces are means over a row. 2.25 m is half of the longest way through the U
-    maze, so no piece leads from one end to the other. Pieces begin anywhere in a ride, so most begin and end in motion.
+    maze, so no piece leads from one end to the other. Pieces begin anywhere in a ride, a third of them at its start and
+    a third so as to end at its end: what is stitched begins and ends at rest, and moves in between.
     """
     rider = Controller(ground, speed=longest / (steps * stride * STEP))
     span = steps * stride
@@ -119,7 +120,8 @@ def segments(
         if len(ride) < span + 1:
             rest = np.tile(np.array([*ride[-1, :2], 0.0, 0.0]), (span + 1 - len(ride), 1))
             ride = np.concatenate([ride, rest])
-        first = int(torch.randint(len(ride) - span, (), generator=generator))
+        last = len(ride) - span - 1  # where the piece begins that ends with the ride
+        first = min(max(int(torch.randint(-last, 2 * last + 1, (), generator=generator)), 0), last)
         pieces.append(ride[first : first + span + 1 : stride])
     obs = torch.from_numpy(np.stack(pieces))
     force = obs[:, :, 2:].diff(dim=1) / (stride * STEP * FORCE)
