@@ -12,19 +12,21 @@ from ornstein.activation import activation as layer
 class Actor(nn.Module):
     """A network obs -> `bound` tanh(.), an action in [-bound, bound], with `depth` hidden layers of `width`.
 
+    Without `squash` it is linear at the end and has no bound.
     Source: Fujimoto, Gu 2021 (2106.06860), TD3+BC: 256-256 ReLU.
     """
 
     def __init__(
-        self, obs: int, act: int, *, width: int = 256, depth: int = 2, activation: str = "relu", bound: float = 1.0
-    ) -> None:
+        self, obs: int, act: int, *, width: int = 256, depth: int = 2, activation: str = "relu", bound: float = 1.0,
+        squash: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         if depth < 1:
             raise ValueError(f"a network of depth {depth}: give at least one hidden layer")
         layers: list[nn.Module] = []
         for inside in [obs] + [width] * (depth - 1):
             layers += [nn.Linear(inside, width), layer(activation)]
-        self.body = nn.Sequential(*layers, nn.Linear(width, act), nn.Tanh())
+        self.body = nn.Sequential(*layers, nn.Linear(width, act), *([nn.Tanh()] if squash else []))
         self.bound = bound
 
     def forward(self, obs: Float[Tensor, " *b obs"]) -> Float[Tensor, " *b act"]:
