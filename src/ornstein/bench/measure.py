@@ -58,6 +58,7 @@ def trained(job: Job, system: Any, episodes: Episodes, folder: Path) -> Any:
             seeds=(job.seed,),
             steps=job.steps,
             device=job.device,
+            mode=job.mode,
             resume=True,
             checkpoint_every=every,
             log_every=min(500, every),
@@ -149,6 +150,7 @@ def _head(job: Job, system: Any, found: Evaluation) -> Row:
         **{name: summary[name] for name in measured},
         "eval_seconds": summary["seconds"],
         "device": job.device if job.device == "cpu" else torch.cuda.get_device_name(job.device),
+        "mode": job.mode,
         "torch": torch.__version__,
         "ornstein": __version__,
     }

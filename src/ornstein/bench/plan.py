@@ -15,6 +15,7 @@ from ornstein.data import known
 from ornstein.data.open import open_dataset
 from ornstein.envs.make import make, spaces
 from ornstein.types import Spaces
+from ornstein.update import Mode
 
 SEED_RULE = 1000
 """The episodes of a run of seed s are those of the evaluation seed 1000 + s: the same for all systems."""
@@ -72,7 +73,8 @@ class Job:
     seed: int
     steps: int | None
     protocol: dict[str, Any]
-    device: str
+    device: str = "cpu"
+    mode: Mode = "eager"
 
     @property
     def key(self) -> tuple[str, int]:
@@ -151,6 +153,7 @@ def jobs(
     steps: int | None = None,
     presets: Sequence[str] = (),
     device: str = "cpu",
+    mode: Mode = "eager",
 ) -> list[Job]:
     """Every row that is asked for: seeds outermost, so that an interrupted bench has whole seeds of everything.
 
@@ -160,14 +163,14 @@ def jobs(
         raise ValueError(f"seeds {list(seeds)}: give at least one seed, each once")
     if steps is not None and steps < 1:
         raise ValueError(f"--steps {steps}: give at least 1")
-    cells = list(_cells(arms, data, protocol, steps=steps, presets=presets, device=device))
-    return [replace(cell, seed=seed) for seed in seeds for cell in cells]
+    cells = list(_cells(arms, data, protocol, steps=steps, presets=presets))
+    return [replace(cell, seed=seed, device=device, mode=mode) for seed in seeds for cell in cells]
 
 
 def _cells(
-    arms: Sequence[Arm], data: Sequence[Data], protocol: Protocol, *, steps: int | None, presets: Sequence[str],
-    device: str,
-) -> Iterator[Job]:  # fmt: skip
+    arms: Sequence[Arm], data: Sequence[Data], protocol: Protocol, *, steps: int | None, presets: Sequence[str]
+) -> Iterator[Job]:
+    """The jobs of seed 0."""
     for one in data:
         judged = protocol if protocol.max_steps else replace(protocol, max_steps=one.max_steps)
         for arm in arms:
@@ -186,7 +189,6 @@ def _cells(
                 seed=0,
                 steps=steps,
                 protocol=asdict(judged) | {"n_envs": judged.n_envs, "eval_seed": f"{SEED_RULE} + seed"},
-                device=device,
             )
 
 

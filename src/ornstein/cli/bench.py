@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ornstein import catalogue
 from ornstein.cli import Outcome
@@ -42,6 +42,8 @@ class Bench:
     """processes, each with one thread"""
     device: str = "cpu"
     """cpu, cuda or cuda:N"""
+    mode: Literal["eager", "compiled", "graphs"] = "eager"
+    """eager is bit-exact from run to run; compiled uses torch.compile; graphs replays CUDA graphs"""
     recipe: str | None = None
     """a bench by name, whose parts the other options override; `--recipe list` shows all"""
     dry_run: bool = False
@@ -76,6 +78,7 @@ def bench(words: list[str]) -> Outcome:
         steps=recipe.steps if options.steps is None else options.steps,
         presets=options.preset or recipe.presets,
         device=options.device,
+        mode=options.mode,
     )
     return _listed(jobs) if options.dry_run else _made(jobs, options, words)
 
