@@ -4,7 +4,17 @@ from torch import Tensor
 
 from oracles.gaussian import Gaussian
 from oracles.pair import Pair, Reverse, affine_moments
-from ornstein.diffusion.constrain import bounded, bounds, in_turn, inpaint, inpaint_noised, moves, repaint, runs
+from ornstein.diffusion.constrain import (
+    bounded,
+    bounds,
+    clipped,
+    in_turn,
+    inpaint,
+    inpaint_noised,
+    moves,
+    repaint,
+    runs,
+)
 from ornstein.diffusion.grid import Grid, uniform
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.diffusion.solver import DDIM, DDPM, Solver, sample, trace
@@ -46,6 +56,14 @@ def test_known_values_may_differ_by_row():
     known = torch.tensor([[7.0, 0.0], [8.0, 0.0]])
     mask = torch.tensor([[True, False], [False, True]])
     assert inpaint(mask, known)(torch.ones(2, 2), None, None).tolist() == [[7.0, 1.0], [1.0, 0.0]]
+
+
+def test_clipping_holds_every_x_but_pure_noise():
+    x, one = row(-3.0, 5.0), torch.ones(1)
+    noise = Point(one, NOW.alpha, NOW.sigma)
+    torch.testing.assert_close(clipped(-1.0, 2.0)(x, NOW, None), row(-1.0, 2.0))
+    torch.testing.assert_close(clipped(-1.0, 2.0)(x, None, None), row(-1.0, 2.0))
+    torch.testing.assert_close(clipped(-1.0, 2.0)(x, noise, None), x)
 
 
 def test_bounds_are_for_finished_samples():

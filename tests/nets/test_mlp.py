@@ -16,7 +16,7 @@ from nets.reference import (
     normal,
     time_features,
 )
-from ornstein.nets.mlp import ConditionalMLP, LayerNormResidualMLP, ResidualMLP
+from ornstein.nets.mlp import ConditionalMLP, LayerNormResidualMLP, ResidualMLP, dropped
 
 SMALL = {
     ConditionalMLP: {"width": 16},
@@ -82,22 +82,32 @@ def test_layer_norm_residual_mlp_is_the_published_sum_of_blocks():
     time = linear(mish(linear(fourier(T), first)), last)
     h = linear(torch.cat((X, time, COND), -1), net.first)
     for block in net.blocks:
-        norm, wide, _, narrow = block.inner
+        norm, wide, _, narrow = block
         assert wide.out_features == 4 * 16
         h = h + linear(mish(linear(layer_norm(h, norm), wide)), narrow)
     torch.testing.assert_close(net(X, T, COND), linear(mish(h), net.head))
 
 
-def test_layer_norm_residual_mlp_starts_and_drops_as_published():
-    net = LayerNormResidualMLP(3, 4, dropout=0.5)
+def test_layer_norm_residual_mlp_starts_as_published():
+    net = LayerNormResidualMLP(3, 4)
     bound = (6 / (3 + 4 + 128 + 256)) ** 0.5
     assert 0.95 * bound < net.first.weight.abs().max() <= bound
     assert not net.first.bias.any()
     assert not net.head.bias.any()
-    assert not torch.equal(net(X, T, COND), net(X, T, COND))
-    net.eval()
-    assert torch.equal(net(X, T, COND), net(X, T, COND))
-    assert not [m for m in LayerNormResidualMLP(3).modules() if isinstance(m, torch.nn.Dropout)]
+
+
+def test_dropout_multiplies_the_input_of_each_block_but_not_what_passes_it_by():
+    net, uniform = small(LayerNormResidualMLP), torch.rand(len(X), 2, 16, generator=torch.Generator().manual_seed(0))
+    given = dropped(COND, uniform, 0.25)
+    assert given.factor.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert torch.equal(given.factor > 0, uniform >= 0.25)
+    h = net.first(torch.cat((X, net.time(T), COND), -1))
+    for i, block in enumerate(net.blocks):
+        h = h + block(h * given.factor[:, i])
+    torch.testing.assert_close(net(X, T, given), net.head(mish(h)))
+    torch.testing.assert_close(net(X, T, dropped(COND, uniform, 0.0)), net(X, T, COND))
+    with pytest.raises(ValueError, match="dropout rate of 1"):
+        dropped(COND, uniform, 1.0)
 
 
 @each

@@ -58,6 +58,19 @@ def bounds(low: float | Float[Tensor, "..."], high: float | Float[Tensor, "..."]
     return constrain
 
 
+def clipped(low: float, high: float) -> Constrain:
+    """Every x that a step leads to clamped to [low, high], noisy ones too; pure noise, at t = 1, is left alone.
+
+    An approximation: noisy x do leave the box of the data. Source: Hansen-Estruch et al. 2023 (2304.10573), code.
+    """
+
+    def constrain(x: X, point: Point | None, noise: X | None) -> X:
+        inside = x.clamp(low, high)
+        return inside if point is None else torch.where(point.t.reshape(point.alpha.shape) < 1, inside, x)
+
+    return constrain
+
+
 def bounded(denoise: Denoise, low: float | Float[Tensor, "..."], high: float | Float[Tensor, "..."]) -> Denoise:
     """The denoiser with x0 clamped to [low, high]: put it around guidance, which leaves the bounds of its parts."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import islice, pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -93,13 +93,13 @@ class LayerNormResidualMLP(nn.Module):
     """A residual network with LayerNorm on [x, condition, time features].
 
     Linear `width`, blocks h + Linear(act(Linear(LayerNorm(dropout(h))))) with 4 `width` inside, activation, head.
-    `dropout`, off by default, draws from torch's own generator in training mode.
+    Dropout happens where the condition comes as `dropped`.
     Source: Hansen-Estruch et al. 2023 (2304.10573), IDQL: width 256, 3 blocks, dropout 0.1, 64 learned features.
     """
 
     def __init__(
         self, size: int, cond: int = 0, *, width: int = 256, blocks: int = 3, activation: str = "mish", time: int = 128,
-        fourier: int = 64, dropout: float = 0.0,
+        fourier: int = 64,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cond = cond
@@ -107,7 +107,12 @@ class LayerNormResidualMLP(nn.Module):
             LearnedFourier(fourier), nn.Linear(fourier, time), layer(activation), nn.Linear(time, time)
         )
         self.first = nn.Linear(size + cond + time, width)
-        self.blocks = nn.ModuleList(_NormBlock(width, activation, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, 4 * width), layer(activation), nn.Linear(4 * width, width)
+            )
+            for _ in range(blocks)
+        )
         self.act = layer(activation)
         self.head = nn.Linear(width, size)
         for end in (self.first, self.head):
@@ -115,25 +120,33 @@ class LayerNormResidualMLP(nn.Module):
             nn.init.zeros_(end.bias)
 
     def forward(
-        self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
+        self,
+        x: Float[Tensor, " b size"],
+        t: Float[Tensor, " b"],
+        cond: "Float[Tensor, ' b cond'] | Dropped | None" = None,
     ) -> Float[Tensor, " b size"]:
         """The network's value at noisy x, time label t and condition."""
-        h = self.first(_join(x, self.time(t), checked(cond, self.cond)))
-        for block in self.blocks:
-            h = block(h)
+        known, factors = (cond.cond, cond.factor.unbind(1)) if isinstance(cond, Dropped) else (cond, None)
+        h = self.first(_join(x, self.time(t), checked(known, self.cond)))
+        for i, block in enumerate(self.blocks):
+            h = h + block(h if factors is None else h * factors[i])
         return self.head(self.act(h))
 
 
-class _NormBlock(nn.Module):
-    def __init__(self, width: int, activation: str, dropout: float) -> None:
-        super().__init__()
-        drop = [nn.Dropout(dropout)] if dropout > 0 else []
-        self.inner = nn.Sequential(
-            *drop, nn.LayerNorm(width), nn.Linear(width, 4 * width), layer(activation), nn.Linear(4 * width, width)
-        )
+class Dropped(NamedTuple):
+    """A condition, and what dropout multiplies the input of each block by. Made by `dropped`."""
 
-    def forward(self, h: Tensor) -> Tensor:
-        return h + self.inner(h)
+    cond: Float[Tensor, " b cond"] | None
+    factor: Float[Tensor, " b blocks width"]
+
+
+def dropped(cond: Float[Tensor, " b cond"] | None, uniform: Float[Tensor, " b blocks width"], rate: float) -> Dropped:
+    """The condition with the draws of dropout: entries vanish where their number in [0, 1) is below `rate`, the others
+    grow by 1 / (1 - rate).
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"a dropout rate of {rate}: give a share in [0, 1)")
+    return Dropped(cond, (uniform >= rate).to(uniform.dtype) / (1 - rate))
 
 
 def _join(*parts: Tensor | None) -> Tensor:
