@@ -32,7 +32,9 @@ class FittedQ(nn.Module):
     Source: Le et al. 2019 (1903.08738), FQE; Paine et al. 2020 (2007.09055) for ranking policies by it.
     """
 
-    def __init__(self, obs: int, act: int, *, width: int = 256, depth: int = 2, lr: float = 1e-3, rate: float = 0.02):
+    def __init__(
+        self, obs: int, act: int, *, width: int = 256, depth: int = 2, lr: float = 1e-3, rate: float = 0.02
+    ) -> None:
         super().__init__()
         self.q = Critics(obs, act, n=1, width=width, depth=depth, activation="silu")
         self.q_target = deepcopy(self.q).requires_grad_(False)
