@@ -1,4 +1,4 @@
-"""Deterministic and Gaussian policies."""
+"""Deterministic, Gaussian and mixture policies."""
 
 import math
 
@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ornstein.activation import activation as layer
+from ornstein.rl.select import draw_by_value
 
 
 class Actor(nn.Module):
@@ -54,3 +55,45 @@ class GaussianActor(nn.Module):
         log_std = self.log_std.clamp(-5.0, 2.0)
         z = (action - self.mean(obs)) * torch.exp(-log_std)
         return -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class MixtureActor(nn.Module):
+    """The law sum_k w_k N(m_k, s_k^2) of an action, all of it by one network of the observation; s_k in [e^-5, e^2].
+
+    Source: Bishop 1994, Mixture Density Networks; Mandlekar et al. 2021 (2108.03298) for the means inside tanh.
+    """
+
+    def __init__(
+        self, obs: int, act: int, *, components: int = 5, width: int = 256, depth: int = 2, activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        if components < 1:
+            raise ValueError(f"a mixture of {components} components: give at least one")
+        self.components, self.act = components, act
+        self.body = Actor(
+            obs, components * (1 + 2 * act), width=width, depth=depth, activation=activation, squash=False
+        )
+
+    def forward(
+        self, obs: Float[Tensor, " *b obs"]
+    ) -> tuple[Float[Tensor, " *b k"], Float[Tensor, " *b k act"], Float[Tensor, " *b k act"]]:
+        """Log-weights, means in [-1, 1] and log standard deviations of the components."""
+        k, act = self.components, self.act
+        weight, mean, log_std = self.body(obs).split((k, k * act, k * act), dim=-1)
+        return weight.log_softmax(-1), mean.unflatten(-1, (k, act)).tanh(), log_std.unflatten(-1, (k, act)).clamp(-5, 2)
+
+    def log_prob(self, obs: Float[Tensor, " *b obs"], action: Float[Tensor, " *b act"]) -> Float[Tensor, " *b"]:
+        """The log-density of each action."""
+        weight, mean, log_std = self(obs)
+        z = (action.unsqueeze(-2) - mean) * torch.exp(-log_std)
+        inside = -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+        return torch.logsumexp(weight + inside, dim=-1)
+
+    def sample(
+        self, obs: Float[Tensor, " b obs"], uniform: Float[Tensor, " b k"], normal: Float[Tensor, " b act"]
+    ) -> Float[Tensor, " b act"]:
+        """One action a row: a component drawn by its weight with the uniform numbers, and a normal draw of it; zeros
+        for `normal` give the component's mean.
+        """
+        weight, mean, log_std = self(obs)
+        return draw_by_value(mean + log_std.exp() * normal.unsqueeze(-2), weight, uniform)
