@@ -31,6 +31,19 @@ def test_candidates_are_single_actions_side_by_side():
             torch.testing.assert_close(many[:, k], one, atol=1e-5, rtol=0)
 
 
+def test_the_denoised_action_and_the_denoising_loss_come_from_one_call():
+    a, g = actor(), generator("one call")
+    obs, action = torch.randn(6, 3, generator=g), torch.rand(6, 2, generator=g) * 2 - 1
+    noise, calls = draw(a.draws, 6, g), []
+    a.denoiser.network.register_forward_hook(lambda *_: calls.append(1))  # pyright: ignore
+    error, denoised = a.reconstructed(obs, action, noise)
+    assert len(calls) == 1
+    torch.testing.assert_close(error, a.cloning(obs, action, noise))
+    x_t, level = a.noised(action, noise)
+    torch.testing.assert_close(denoised, a.denoiser(x_t, level, obs))
+    assert denoised.abs().max() <= 1.0
+
+
 def test_the_iterate_is_held_where_a_constraint_says_so_and_the_denoised_action_where_a_bound_is():
     obs, wide = torch.zeros(64, 3), {"bound": None}
     noise = draw(actor().needs(), 64, generator("held"))

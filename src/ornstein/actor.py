@@ -72,6 +72,15 @@ class DiffusionActor(nn.Module):
         """The denoising loss of every entry: its squared error in what the network predicts."""
         return self.denoiser.regression(action, drawn_level(self.process, noise["t"], action), noise["eps"], obs)
 
+    def reconstructed(
+        self, obs: Float[Tensor, " b obs"], action: Float[Tensor, " b act"], noise: Noise
+    ) -> tuple[Float[Tensor, " b act"], Float[Tensor, " b act"]]:
+        """What `cloning` gives, and from the same network call the action denoised in one step, within the bound."""
+        x_t, level = self.noised(action, noise)
+        output = self.denoiser.output(x_t, level, obs)
+        error = (output - self.denoiser.predict.target(action, level, noise["eps"])).square()
+        return error, self.denoiser.clean(output, x_t, level)
+
     def forward(self, obs: Float[Tensor, " b obs"], noise: Noise) -> Float[Tensor, " b act"]:
         """One action a row, differentiable through every denoising step."""
         return self.sampler(self.denoiser.given(obs), noise, constrain=self.constrain)

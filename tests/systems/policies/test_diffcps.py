@@ -1,6 +1,7 @@
 """What makes DiffCPS what it is: the learned multiplier before the denoising loss, its target, its delays."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -115,8 +116,8 @@ def test_on_four_corners_the_denoising_loss_follows_kappa():
     assert abs(arms["0.3"]["cost_end"] / 0.3 - 1) <= 0.10
     assert abs(arms["0.3"]["multiplier"][-1] - arms["0.3"]["multiplier"][-3]) <= 0.05
     rising, falling = arms["0.15"]["multiplier"], arms["0.6"]["multiplier"]
-    assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a < b for a, b in pairwise(rising))
+    assert all(a > b for a, b in pairwise(falling))
     assert found["frozen"]["0.15"] == found["frozen"]["0.6"]
     outside = [arms[kappa]["outside"] for kappa in ("0.6", "0.3", "0.15")]
     assert outside[0] > outside[1] > outside[2]
