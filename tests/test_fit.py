@@ -19,7 +19,7 @@ from ornstein.checkpoint import files
 from ornstein.fit import Diverged, Run, digest, fit
 from ornstein.noise import Streams
 from ornstein.types import Adam
-from ornstein.update import OneByOne, Together, Update
+from ornstein.update import OneByOne, PerSeed, Together, Update
 from toys import Rows, Table, Two, distance, weights
 
 
@@ -237,6 +237,19 @@ def test_seeds_on_a_cpu_run_one_by_one_unless_the_axis_is_asked_for(axis, monkey
         monkeypatch.setattr(kind, "__call__", lambda self, *a, _k=kind, _c=call: kinds.append(_k) or _c(self, *a))
     trained(Run(seeds=(0, 1), seed_axis=axis, quiet=True), steps=1)
     assert kinds[0] is (Together if axis else OneByOne)
+
+
+@pytest.mark.parametrize("axis", [False, True])
+def test_seeds_may_each_have_data_of_their_own(axis):
+    tables = [Table(seed=seed) for seed in (0, 1)]
+    both = trained(Run(seeds=(3, 4), seed_axis=axis, quiet=True), data=PerSeed(tables))  # type: ignore[arg-type]
+    for seed, table, learner in zip((3, 4), tables, both, strict=True):
+        alone = trained(Run(seeds=(seed,), quiet=True), data=table)[0]
+        assert distance(weights(learner), weights(alone)) < (1e-5 if axis else 1e-12)
+    only = trained(Run(seeds=(4,), quiet=True), data=PerSeed(tables[1:]))[0]  # type: ignore[arg-type]
+    assert distance(weights(only), weights(both[1])) < (1e-5 if axis else 1e-12)
+    with pytest.raises(ValueError, match=r"data of \[256, 4\] examples"):
+        PerSeed([Table(), Table(4)])
 
 
 CTRL_C = """

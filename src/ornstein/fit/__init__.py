@@ -3,6 +3,6 @@
 from ornstein.fit.ledger import digest
 from ornstein.fit.loop import fit
 from ornstein.fit.run import Run
-from ornstein.update import Diverged
+from ornstein.update import Diverged, PerSeed
 
-__all__ = ["Diverged", "Run", "digest", "fit"]
+__all__ = ["Diverged", "PerSeed", "Run", "digest", "fit"]

@@ -35,22 +35,27 @@ class Sinusoid(nn.Module):
 class RandomFourier(nn.Module):
     """The time itself, then `size` sines and cosines of 2 pi w t at fixed frequencies w drawn from N(0, scale^2).
 
-    The draw takes `generator`, or torch's own as parameters do; the frequencies are a buffer, saved with the weights.
+    Without `linear` the time itself is left out. The draw takes `generator`, or torch's own as parameters do; the
+    frequencies are a buffer, saved with the weights.
     Source: the released code of Lu et al. 2023 (2303.06614), SynthER.
     """
 
     frequency: Tensor
 
-    def __init__(self, size: int, *, scale: float = 1.0, generator: Generator | None = None) -> None:
+    def __init__(
+        self, size: int, *, scale: float = 1.0, linear: bool = True, generator: Generator | None = None
+    ) -> None:
         super().__init__()
         if size < 2 or size % 2:
             raise ValueError(f"random Fourier features of size {size}: give an even size of at least 2")
+        self.linear = linear
         self.register_buffer("frequency", scale * torch.randn(size // 2, generator=generator))
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b z"]:
         """The features of each time."""
         angle = t[:, None] * (2 * math.pi * self.frequency)
-        return torch.cat((t[:, None], angle.sin(), angle.cos()), dim=-1)
+        waves = angle.sin(), angle.cos()
+        return torch.cat((t[:, None], *waves) if self.linear else waves, dim=-1)
 
 
 class LearnedFourier(nn.Module):

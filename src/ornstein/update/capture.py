@@ -1,9 +1,10 @@
 """CUDA graphs of a whole update: indices and noise are copied into fixed tensors, everything after them is replayed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -111,9 +112,32 @@ def move(values: Any, device: torch.device) -> Any:
     return pytree.tree_map(lambda x: x if x.is_cuda else x.pin_memory().to(device, non_blocking=True), values)
 
 
+class PerSeed:
+    """Data sets of one size, one for each seed of a run, where what is learned from depends on what was learned."""
+
+    def __init__(self, parts: Sequence[Batches]) -> None:
+        if len({len(part) for part in parts}) != 1:
+            raise ValueError(f"data of {[len(part) for part in parts]} examples: give every seed as many")
+        self.parts = list(parts)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def to(self, where: torch.device | str) -> "PerSeed":
+        """The same data on a device."""
+        return PerSeed([part.to(where) for part in self.parts])
+
+    def gather(self, index: Int[Tensor, " b"]) -> Any:
+        """The batch of the only seed, or of the first of several."""
+        return self.parts[0].gather(index)
+
+
 def gather(data: Batches, index: Tensor) -> Any:
     """The batch at indices (b,), or one batch per seed with a leading seed axis at indices (seeds, b)."""
     if index.dim() == 1:
         return data.gather(index)
+    if isinstance(data, PerSeed):
+        batches = [part.gather(own) for part, own in zip(data.parts, index, strict=True)]
+        return type(batches[0])(*(torch.stack(fields) for fields in zip(*batches, strict=True)))
     batch = data.gather(index.flatten())
     return type(batch)(*(field.unflatten(0, index.shape) for field in batch))

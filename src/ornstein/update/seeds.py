@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein.types import Batches, Noise
-from ornstein.update.capture import Captured, gather, move
+from ornstein.update.capture import Captured, PerSeed, gather, move
 from ornstein.update.descent import Reading
 from ornstein.update.life import Diverged
 from ornstein.update.update import Mode, Update
@@ -70,7 +70,8 @@ class OneByOne:
         self, learners: Sequence[nn.Module], data: Batches, *, steps: int, mode: Mode = "eager", loss_limit: float = 1e9
     ) -> None:
         options: dict[str, Any] = {"steps": steps, "mode": mode, "loss_limit": loss_limit}
-        self.lanes = [Together([learner], data, **options) for learner in learners]
+        own = data.parts if isinstance(data, PerSeed) else [data] * len(learners)
+        self.lanes = [Together([learner], part, **options) for learner, part in zip(learners, own, strict=True)]
         self.dead: set[int] = set()
 
     def __call__(
