@@ -30,8 +30,8 @@ class DiffusionActor(nn.Module):
     """The law of an action in [-1, 1]^act given an observation: a denoiser, its levels in training, and its sampler.
 
     `network(x_t, t, obs)`. By default as in Diffusion-QL: the noise is predicted, the denoised action is clamped to the
-    box at every step, and training and sampling share the levels of one discrete chain. `constrain` acts on the iterate
-    itself. `draws` is the noise of `noised`, `needs` that of sampling.
+    box at every step, and training and sampling share the levels of one discrete chain. `scale`: standard deviation of
+    the start noise; `constrain` acts on the iterate itself. `draws` is the noise of `noised`, `needs` that of sampling.
     Source: Wang et al. 2023 (2208.06193), section 3.
     """
 
@@ -46,6 +46,7 @@ class DiffusionActor(nn.Module):
         predict: Predict = Eps(),  # noqa: B008
         clock: Clock | None = None,
         bound: float | None = 1.0,
+        scale: float = 1.0,
         constrain: Constrain | None = None,
     ) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class DiffusionActor(nn.Module):
         steps = process.steps if isinstance(process, DiscreteVP) else 0
         self.process, self.act, self.constrain = process, act, constrain
         self.denoiser = Denoiser(network, process, predict, clock=clock or Index(steps), bound=bound)
-        self.sampler = Sampler(grid or uniform(process, steps), solver)
+        self.sampler = Sampler(grid or uniform(process, steps), solver, scale=scale)
         self.draws: NoiseSpec = {"t": Draw("uniform"), "eps": Draw("normal", (act,))}
 
     def needs(self, copies: int = 0) -> NoiseSpec:

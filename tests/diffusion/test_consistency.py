@@ -86,6 +86,13 @@ def test_several_steps_keep_the_variance(sigmas):
     assert now.item() == pytest.approx(0.249994 if len(sigmas) == 1 else 0.250004, abs=1e-6)
 
 
+def test_one_level_is_one_call_and_no_step():
+    sampler = Sampler(at(PATH, PATH.time(-torch.tensor([80.0]).log())), Renoise(FLOOR), scale=80.0)
+    noise = draw(sampler.needs((1,)), 6, generator("one level"))
+    assert set(noise) == {"start"}
+    torch.testing.assert_close(sampler(exact, noise), exact(80.0 * noise["start"], level(80.0)).float())
+
+
 def test_sampling_with_renoise_is_the_papers_algorithm():
     grid = at(PATH, PATH.time(-torch.tensor([80.0, 5.0, 0.5]).log()))
     sampler = Sampler(grid, Renoise(FLOOR), scale=80.0)

@@ -310,7 +310,7 @@ def _states(
 
 def _draws(solver: Solver, noise: Tensor | None, steps: int) -> Sequence[X | None]:
     """One draw per step, or None for each."""
-    if not solver.draws:
+    if not solver.draws or not steps:
         return [None] * steps
     if noise is None or len(noise) != steps:
         given = "none" if noise is None else f"{len(noise)} entries"
