@@ -20,7 +20,7 @@ import torch
 from benchmarks.measure import Row, peak
 from ornstein.memory import keep_freed
 
-SECTIONS = ("startup", "samplers", "policy", "planner", "seeds", "data", "graphs", "gpu")
+SECTIONS = ("startup", "samplers", "policy", "edp", "planner", "seeds", "data", "graphs", "gpu")
 HEAD = f"{'':58} {'ours ms':>9} {'usual ms':>9} {'floor ms':>9} {'ratio':>7}  {'bar':13}"
 
 

@@ -17,29 +17,37 @@ from ornstein.nets.embed import LearnedFourier, RandomFourier, checked, time_mlp
 class ConditionalMLP(nn.Module):
     """A plain network on [x, time features, condition]: `depth` layers of `width` and a linear head.
 
+    `width` may also name the width of every layer, and `depth` is then their number.
     `time` is the width of the time features: sinusoid -> Linear 2 time -> activation -> Linear time.
     Source: Wang et al. 2023 (2208.06193), Diffusion-QL; 144,438 parameters for 17 observations and 6 actions.
     """
 
     def __init__(
-        self, size: int, cond: int = 0, *, width: int = 256, depth: int = 3, activation: str = "mish", time: int = 16
-    ) -> None:
+        self, size: int, cond: int = 0, *, width: int | tuple[int, ...] = 256, depth: int = 3,
+        activation: str = "mish", time: int = 16,
+    ) -> None:  # fmt: skip
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"a network of depth {depth}: give at least one hidden layer")
+        widths = (width,) * depth if isinstance(width, int) else width
+        if not widths:
+            raise ValueError(f"a network of depth {len(widths)}: give at least one hidden layer")
         self.cond = cond
         self.time = time_mlp(time, 2 * time, activation=activation)
-        sizes = [size + time + cond] + [width] * depth
         layers: list[nn.Module] = []
-        for inside, outside in pairwise(sizes):
+        for inside, outside in pairwise((size + time + cond, *widths)):
             layers += [nn.Linear(inside, outside), layer(activation)]
-        self.body = nn.Sequential(*layers, nn.Linear(width, size))
+        self.body = nn.Sequential(*layers, nn.Linear(widths[-1], size))
 
     def forward(
         self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
     ) -> Float[Tensor, " b size"]:
         """The network's value at noisy x, time label t and condition, in the parameterisation it is trained for."""
-        return self.body(_join(x, self.time(t), checked(cond, self.cond)))
+        return self.body(self.inputs(x, t, cond))
+
+    def inputs(
+        self, x: Float[Tensor, " b size"], t: Float[Tensor, " b"], cond: Float[Tensor, " b cond"] | None = None
+    ) -> Float[Tensor, " b width"]:
+        """What enters the first layer: x, time features and condition side by side."""
+        return _join(x, self.time(t), checked(cond, self.cond))
 
     def at(
         self, t: Float[Tensor, " n"], cond: Float[Tensor, " b cond"] | None = None
