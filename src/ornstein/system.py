@@ -55,15 +55,15 @@ class System(Generic[C]):
 
         Every checkpoint says which system, configuration, data and sizes it is of; a run with others is not resumed.
         """
-        meta = dict(run.meta) | {
-            "system": self.module,
-            "config": checkpoint.encode(config),
-            "spaces": checkpoint.encode(episodes.spaces),
-            "data": {"hash": episodes.hash, "episodes": episodes.n_episodes, "steps": episodes.n_steps},
-        }
-        run = dataclasses.replace(run, meta=meta)
+        data = {"hash": episodes.hash, "episodes": episodes.n_episodes, "steps": episodes.n_steps}
+        return self.train(config, episodes, self.claimed(config, episodes.spaces, run, data))
+
+    def claimed(self, config: C, spaces: Spaces, run: Run, data: Mapping[str, Any]) -> Run:
+        """The run that says in every checkpoint what it is of, its directories made its own."""
+        what = {"system": self.module, "config": checkpoint.encode(config), "spaces": checkpoint.encode(spaces)}
+        run = dataclasses.replace(run, meta={**run.meta, **what, "data": dict(data)})
         run.claim()
-        return self.train(config, episodes, run)
+        return run
 
 
 def load(directory: str | Path, *, step: int | str = "last", system: System | None = None) -> tuple[System, Any]:

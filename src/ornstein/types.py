@@ -116,6 +116,23 @@ class Batches(Protocol):
         ...
 
 
+@runtime_checkable
+class Growing(Batches, Protocol):
+    """Data that come while they are learned from: `fit` lets them grow before each update."""
+
+    def grow(self, learner: Any) -> None:
+        """Make the experience that is due before the next update, with the learner as it is now."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that has to be put back to go on exactly; what cannot be stored is begun anew here, now."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        ...
+
+
 @dataclass(frozen=True)
 class Spaces:
     """Sizes and bounds that a system needs to be built; stored with every checkpoint.

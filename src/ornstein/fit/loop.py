@@ -18,7 +18,7 @@ from ornstein.fit.validation import HeldOut
 from ornstein.log import Log, Progress
 from ornstein.memory import keep_freed
 from ornstein.noise import Streams
-from ornstein.types import Batches, Descend
+from ornstein.types import Batches, Descend, Growing
 from ornstein.update import Diverged, OneByOne, Together
 
 
@@ -40,7 +40,9 @@ def fit(
     """
     if len(learners) != len(run.seeds):
         raise ValueError(f"{len(learners)} learners for {len(run.seeds)} seeds: build them with run.build")
-    if len(data) < 1:
+    if isinstance(data, Growing) and len(learners) > 1:
+        raise ValueError(f"{len(learners)} seeds that make their own data: run them one by one")
+    if len(data) < 1 and not isinstance(data, Growing):
         raise ValueError("the data set is empty: it has no window or transition to sample")
     keep_freed()
     ledger = Ledger(run, stage)
@@ -74,7 +76,7 @@ class Loop:
     ) -> None:
         self.learners, self.ledger, self.steps, self.batch_size = learners, ledger, steps, batch_size
         self.run, self.position, self.held_out = ledger.run, ledger.position, held_out
-        self.size = len(data)
+        self.data, self.growing = data, data if isinstance(data, Growing) else None
         self.specs = {p.name: p for p in learners[0].phases() if isinstance(p, Descend)}  # pyright: ignore[reportCallIssue]
         self.seeds = self._seeds(data.to(self.run.device))
         self.streams = Streams(self.run.seeds, self.position.stage, list(self.specs))
@@ -110,8 +112,10 @@ class Loop:
 
     def _step(self) -> None:
         step, rows = self.position.step, self.batch_size
+        if self.growing is not None:
+            self.growing.grow(self.learners[0])
         due = {name: phase.noise for name, phase in self.specs.items() if step % phase.every == 0}
-        index, noises = self.streams.indices(self.size, rows), self.streams.noises(due, rows)
+        index, noises = self.streams.indices(len(self.data), rows), self.streams.noises(due, rows)
         try:
             self.means.add(self.seeds(step, index, noises))
         except Diverged as error:
@@ -175,6 +179,8 @@ class Loop:
         """What it takes to go on with the seed at this position: optimiser, random streams, and unfinished means."""
         sums, kinds = self.means.state(i)
         parts = {"optimiser": self.seeds.state(i), "stream": self.streams.state(i), "mean": sums}
+        if self.growing is not None:
+            parts["data"] = self.growing.state()
         return {f"{part}/{name}": t for part, tensors in parts.items() for name, t in tensors.items()}, kinds
 
     def _load(self, states: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> None:
@@ -189,6 +195,8 @@ class Loop:
 
         self.seeds.load_state(part("optimiser/"))
         self.streams.load_state(part("stream/"))
+        if self.growing is not None:
+            self.growing.load_state(part("data/")[0])
         device = next(self.learners[0].parameters()).device
         self.means.load_state(part("mean/"), states[0][1]["means"], device)
 

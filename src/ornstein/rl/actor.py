@@ -97,3 +97,32 @@ class MixtureActor(nn.Module):
         """
         weight, mean, log_std = self(obs)
         return draw_by_value(mean + log_std.exp() * normal.unsqueeze(-2), weight, uniform)
+
+
+class SquashedGaussianActor(nn.Module):
+    """The law tanh(N(m, s^2)) of an action, mean and std by one network of the observation; s in [e^-5, e^2].
+
+    Source: Haarnoja et al. 2018 (1812.05905), SAC, appendix C.
+    """
+
+    def __init__(self, obs: int, act: int, *, width: int = 256, depth: int = 2, activation: str = "relu") -> None:
+        super().__init__()
+        self.body = Actor(obs, 2 * act, width=width, depth=depth, activation=activation, squash=False)
+
+    def forward(self, obs: Float[Tensor, " *b obs"]) -> Float[Tensor, " *b act"]:
+        """The action of the mean before the tanh."""
+        return self.body(obs).chunk(2, dim=-1)[0].tanh()
+
+    def sample(
+        self, obs: Float[Tensor, " *b obs"], normal: Float[Tensor, " *b act"]
+    ) -> tuple[Float[Tensor, " *b act"], Float[Tensor, " *b"]]:
+        """An action from each row of unit noise, differentiable, and its log-density.
+
+        log(1 - tanh(u)^2) is 2 (log 2 - u - softplus(-2 u)), which does not lose the digits of large u.
+        """
+        mean, log_std = self.body(obs).chunk(2, dim=-1)
+        log_std = log_std.clamp(-5.0, 2.0)
+        u = mean + log_std.exp() * normal
+        log_prob = -(0.5 * normal.square() + log_std + 0.5 * math.log(2 * math.pi))
+        slope = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))
+        return u.tanh(), (log_prob - slope).sum(-1)

@@ -1,0 +1,177 @@
+"""Learning while acting: the same learners and the same training loop, on data that the learner makes.
+
+Before each update the agent takes `per_update` steps in an environment and keeps them in a replay; `fit` does the rest,
+with its logs, checkpoints and exact resumption. At every checkpoint the running episode ends, because the state of an
+environment cannot be stored: an interrupted run and one that was not then go on alike.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, device, nn
+
+from ornstein.data.episodes import Episodes
+from ornstein.data.goal import joined
+from ornstein.data.replay import Replay
+from ornstein.data.transitions import transitions
+from ornstein.envs.vector import Vector
+from ornstein.fit import Run, fit
+from ornstein.noise import draw, generator
+from ornstein.system import System
+from ornstein.types import Noise, NoiseSpec, Transitions
+
+
+@dataclass(frozen=True)
+class Online:
+    """How experience is made.
+
+    An agent that has `explore(obs, carry, noise)` and `explore_noise` acts by these, any other by its `act`.
+    """
+
+    warmup: int = 5_000  # steps of uniformly random actions before the first update
+    per_update: int = 1  # environment steps per update
+    capacity: int = 1_000_000  # transitions that are kept
+    explore_std: float = 0.0  # of Gaussian noise on the actions, as a share of half of their range
+
+    def __post_init__(self) -> None:
+        """Refuse values by which nothing would be learned."""
+        if self.warmup < 0 or self.per_update < 1 or self.capacity < 1 or self.explore_std < 0:
+            raise ValueError(f"{self}: per_update and capacity must be at least 1, warmup and explore_std at least 0")
+
+
+class Experience:
+    """A replay that grows by what the learner does in an environment."""
+
+    def __init__(self, env: str | Callable[[], Any], online: Online, *, seed: int, discount: float) -> None:
+        self.vector = Vector(env, 1)
+        self.spaces = self.vector.spaces
+        self.replay = Replay(self.spaces, online.capacity, discount=discount)
+        self.online, self.seed, self.begun = online, seed, 0
+        self.source = generator("online", seed)
+        self.low, self.high = np.array(self.spaces.action_low), np.array(self.spaces.action_high)
+        self.obs: Tensor | None = None
+        self.carry: Any = None
+
+    def __len__(self) -> int:
+        return len(self.replay)
+
+    def gather(self, index: Tensor) -> Transitions:
+        """Stored transitions."""
+        return self.replay.gather(index)
+
+    def to(self, where: device | str) -> "Experience":
+        """Itself, with the replay on a device."""
+        self.replay.to(where)
+        return self
+
+    def grow(self, learner: Any) -> None:
+        """The warm-up, if there was none; then the steps that are due before an update."""
+        while self.replay.added < self.online.warmup:
+            self._step(torch.rand(self.spaces.act, generator=self.source) * 2 - 1)
+        for _ in range(self.online.per_update):
+            self._step(self._choose(learner))
+
+    def state(self) -> dict[str, Tensor]:
+        """The replay and the random streams; the episode that runs ends here."""
+        self._end()
+        stream = {"source": self.source.get_state(), "begun": torch.tensor(self.begun)}
+        return {f"replay/{name}": tensor for name, tensor in self.replay.state().items()} | stream
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        self.replay.load_state({k.removeprefix("replay/"): v for k, v in state.items() if k.startswith("replay/")})
+        self.source.set_state(state["source"].cpu())
+        self.begun = int(state["begun"])
+        self._end()
+
+    @torch.no_grad()
+    def _choose(self, learner: Any) -> Tensor:
+        """The learner's action in [-1, 1], with noise if there is any."""
+        if self.carry is None:
+            self.carry = learner.start(1)
+        act = getattr(learner, "explore", learner.act)
+        spec: NoiseSpec = getattr(learner, "explore_noise", learner.noise)
+        noise: Noise = {name: value.to(self._device(learner)) for name, value in draw(spec, 1, self.source).items()}
+        with _acting(learner):
+            obs = self._seen().unsqueeze(0).to(self._device(learner))
+            action, self.carry = act(obs, self.carry, noise)
+        unit = torch.from_numpy((action[0].cpu().numpy() - self.low) / (self.high - self.low) * 2 - 1).float()
+        if self.online.explore_std:
+            unit = unit + self.online.explore_std * torch.randn(unit.shape, generator=self.source)
+        return unit.clamp(-1.0, 1.0)
+
+    def _seen(self) -> Tensor:
+        """What the environment shows now, in a fresh episode if none runs."""
+        if self.obs is None:
+            seed = generator("online reset", self.seed, self.begun).initial_seed() % 2**31
+            self.obs = torch.as_tensor(self.vector.reset([0], [seed])[0], dtype=torch.float32)
+            self.begun += 1
+        return self.obs
+
+    def _end(self) -> None:
+        """Forget the running episode."""
+        self.obs, self.carry = None, None
+
+    def _step(self, unit: Tensor) -> None:
+        """One step of the environment by an action in [-1, 1], kept in the environment's units."""
+        obs = self._seen()
+        action = self.low + (self.high - self.low) * (unit.numpy() + 1) / 2
+        outcome = self.vector.step([0], action[None])
+        after = torch.as_tensor(outcome.obs[0], dtype=torch.float32)
+        kept = torch.as_tensor(action, dtype=torch.float32)
+        terminal = bool(outcome.terminal[0])
+        self.replay.add(obs, kept, reward=float(outcome.reward[0]), next_obs=after, terminal=terminal)
+        self.obs = after
+        if terminal or outcome.truncated[0]:
+            self._end()
+
+    @staticmethod
+    def _device(learner: nn.Module) -> device:
+        return next(learner.parameters()).device
+
+
+def train_online(
+    system: System[Any], config: Any, env: str | Callable[[], Any], run: Run, *, online: Online = Online(),
+    prior: Episodes | None = None,
+) -> nn.Module:  # fmt: skip
+    """The system's learner after `run.steps` (or the configuration's) updates on its own experience in `env`.
+
+    `prior`: recorded episodes with which the replay begins, as offline-to-online learning has them; start from weights
+    with `run.init_from`. One seed per run. `run.score` at every checkpoint gives the learning curve.
+    """
+    seed, *more = run.seeds
+    if more:
+        raise ValueError(f"seeds {run.seeds}: an online run takes one; start one run per seed")
+    if getattr(config, "n_step", 1) != 1:
+        raise ValueError(f"n_step = {config.n_step}: a replay holds single steps; set n_step to 1")
+    data = Experience(env, online, seed=seed, discount=getattr(config, "discount", 0.99))
+    if prior is not None:
+        _fill(data.replay, prior)
+    meta = {"env": data.vector.name, "prior": None if prior is None else prior.hash, **vars(online)}
+    run = system.claimed(config, data.spaces, run, meta)
+    learners = run.build(lambda: system.build(config, data.spaces))
+    fit(learners, data, steps=config.steps, batch_size=config.batch_size, run=run)
+    return learners[0]
+
+
+def _fill(replay: Replay, episodes: Episodes) -> None:
+    """Put recorded steps into the replay, as far as there is room."""
+    known = transitions(joined(episodes))
+    batch = known.gather(torch.arange(min(len(known), replay.capacity)))
+    for name, array in replay.arrays.items():
+        array[: len(batch.reward)] = getattr(batch, name)
+    replay.added = len(batch.reward)
+
+
+@contextlib.contextmanager
+def _acting(learner: nn.Module) -> Any:
+    """A learner in the middle of its training acts without dropout."""
+    learner.eval()
+    try:
+        yield
+    finally:
+        learner.train()

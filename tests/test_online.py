@@ -1,0 +1,203 @@
+"""Learning while acting: what is stored, exact resumption, and a task that must be learned."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ornstein import checkpoint
+from ornstein.data.collect import collect
+from ornstein.data.replay import Replay
+from ornstein.envs.make import make
+from ornstein.evaluate import evaluate
+from ornstein.fit import Run
+from ornstein.noise import generator
+from ornstein.online import Experience, Online, train_online
+from ornstein.systems.policies import diffusion_ql, sac
+from ornstein.types import Growing, Spaces
+
+SMALL = replace(sac.BASE, width=16, batch_size=8)
+
+
+class Counter:
+    """The observation counts the steps of an episode of three, which ends by itself, or of five, cut by a limit."""
+
+    def __init__(self, terminal: bool = True) -> None:
+        from gymnasium.spaces import Box
+
+        self.observation_space = Box(-np.inf, np.inf, (1,), np.float32)
+        self.action_space = Box(np.array([0.0]), np.array([10.0]), dtype=np.float64)
+        self.terminal, self.spec, self.episode = terminal, None, -1
+
+    @property
+    def unwrapped(self) -> "Counter":
+        return self
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self.step_number, self.episode = 0, self.episode + 1
+        return np.array([100.0 * self.episode]), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.step_number += 1
+        over = self.step_number == (3 if self.terminal else 5)
+        obs = np.array([100.0 * self.episode + self.step_number])
+        return obs, float(action[0]), over and self.terminal, over and not self.terminal, {}
+
+    def close(self) -> None:
+        pass
+
+
+def experience(online: Online, terminal: bool = True) -> Experience:
+    return Experience(lambda: Counter(terminal), online, seed=0, discount=0.9)
+
+
+def learner() -> sac.SAC:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return sac.SAC(SMALL, Spaces(obs=1, act=1, action_low=(0.0,), action_high=(10.0,)))
+
+
+def test_steps_are_stored_in_the_environments_units_and_never_cross_an_episode():
+    data = experience(Online(warmup=6, per_update=2))
+    assert isinstance(data, Growing)
+    data.grow(learner())
+    assert len(data) == 8
+    batch = data.gather(torch.arange(8))
+    assert batch.obs.flatten().tolist() == [0, 1, 2, 100, 101, 102, 200, 201]
+    assert batch.next_obs.flatten().tolist() == [1, 2, 3, 101, 102, 103, 201, 202]
+    assert batch.terminal.tolist() == [0, 0, 1, 0, 0, 1, 0, 0]
+    torch.testing.assert_close(batch.reward, batch.action[:, 0])
+    assert batch.action.min() >= 0 and batch.action.max() <= 10 and batch.action.std() > 1
+    assert batch.discount.tolist() == pytest.approx([0.9] * 8)
+    data.grow(learner())
+    assert len(data) == 10  # the warm-up happens once
+
+
+def test_a_time_limit_is_not_the_end():
+    data = experience(Online(warmup=5), terminal=False)
+    data.grow(learner())
+    batch = data.gather(torch.arange(6))
+    assert batch.terminal.sum() == 0
+    assert batch.obs.flatten().tolist() == [0, 1, 2, 3, 4, 100]
+    assert batch.next_obs.flatten().tolist() == [1, 2, 3, 4, 5, 101]
+
+
+def test_a_full_replay_forgets_the_oldest():
+    replay = Replay(Spaces(obs=1, act=1), 3)
+    x = torch.zeros(1)
+    for i in range(5):
+        replay.add(x + i, x, reward=float(i), next_obs=x, terminal=False)
+    assert len(replay) == 3
+    assert sorted(replay.gather(torch.arange(3)).reward.tolist()) == [2.0, 3.0, 4.0]
+    other = Replay(Spaces(obs=1, act=1), 3)
+    other.load_state(replay.state())
+    assert torch.equal(other.gather(torch.arange(3)).obs, replay.gather(torch.arange(3)).obs)
+    other.add(x, x, reward=9.0, next_obs=x, terminal=True)
+    assert sorted(other.gather(torch.arange(3)).reward.tolist()) == [3.0, 4.0, 9.0]
+
+
+def test_exploring_is_a_draw_and_noise_spreads_it():
+    class Still(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(1, 1)
+            self.noise: dict[str, Any] = {}
+
+        def start(self, n: int) -> tuple[()]:
+            return ()
+
+        def act(self, obs, carry, noise):
+            return torch.full((1, 1), 5.0), carry
+
+    plain, noisy = experience(Online(warmup=0)), experience(Online(warmup=0, explore_std=0.1))
+    for data in (plain, noisy):
+        for _ in range(200):
+            data.grow(Still())
+    assert plain.gather(torch.arange(200)).action.unique().tolist() == [5.0]
+    assert noisy.gather(torch.arange(200)).action.std().item() == pytest.approx(0.5, abs=0.1)  # 0.1 of half of [0, 10]
+    drawn, agent = experience(Online(warmup=0)), learner()
+    for _ in range(50):
+        drawn.grow(agent)
+    assert drawn.gather(torch.arange(50)).action.std() > 0.5
+
+
+def run(directory: Path | None, steps: int, **options: Any) -> Run:
+    return Run(directory, steps=steps, checkpoint_every=10, log_every=10, quiet=True, **options)
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
+    online, make_env = Online(warmup=12), lambda: make("Pendulum-v1", max_episode_steps=7)
+    train_online(sac.SYSTEM, SMALL, make_env, run(tmp_path / "whole", 30), online=online)
+
+    def stop(agent: Any) -> float:
+        stop.calls += 1  # type: ignore[attr-defined]
+        if stop.calls == 2:  # type: ignore[attr-defined]
+            raise RuntimeError("the power is cut")
+        return 0.0
+
+    stop.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        train_online(sac.SYSTEM, SMALL, make_env, run(tmp_path / "cut", 30, score=stop), online=online)
+    assert checkpoint.steps(tmp_path / "cut") == [10]
+    train_online(sac.SYSTEM, SMALL, make_env, run(tmp_path / "cut", 30, resume=True), online=online)
+    ends = [checkpoint.read(tmp_path / name).weights for name in ("whole", "cut")]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_any_policy_with_phases_learns_and_recorded_episodes_can_come_first(tmp_path):
+    env = make("Pendulum-v1", max_episode_steps=20)
+    prior = collect(env, lambda obs: env.action_space.sample(), steps=40)
+    config = replace(diffusion_ql.PRESETS["fast"], width=16, batch_size=8, candidates=4)
+    agent = train_online(
+        diffusion_ql.SYSTEM, config, "Pendulum-v1", run(tmp_path / "ql", 10), online=Online(warmup=0), prior=prior
+    )
+    state = checkpoint.read(tmp_path / "ql")
+    assert not agent.training
+    assert state.config["data"]["prior"] == prior.hash
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="takes one"):
+        train_online(sac.SYSTEM, SMALL, "Pendulum-v1", Run(None, seeds=(0, 1), steps=1))
+    with pytest.raises(ValueError, match="n_step"):
+        train_online(diffusion_ql.SYSTEM, diffusion_ql.PRESETS["replay-cpu"], "Pendulum-v1", Run(None, steps=1))
+    with pytest.raises(ValueError, match="per_update"):
+        Online(per_update=0)
+
+
+def test_the_squashed_density_is_that_of_torch():
+    from torch.distributions import Normal, TanhTransform, TransformedDistribution
+
+    actor = learner().actor
+    obs = torch.randn(20, 1, generator=generator("obs"))
+    normal = torch.randn(20, 1, generator=generator("normal"))
+    mean, log_std = actor.body(obs).chunk(2, -1)
+    law = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform()])
+    action, log_prob = actor.sample(obs, normal)
+    torch.testing.assert_close(log_prob, law.log_prob(action).sum(-1), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(action, torch.tanh(mean + log_std.exp() * normal))
+
+
+def test_the_temperature_rises_while_the_entropy_is_too_low():
+    agent = learner()
+    with torch.no_grad():
+        for p in agent.actor.body.parameters():
+            p.zero_()
+        agent.actor.body.body[-1].bias[1] = -4.0  # pyright: ignore  # a narrow law: an entropy far below -1
+    batch = Experience(Counter, Online(warmup=8), seed=0, discount=0.9)
+    batch.grow(agent)
+    loss, _ = agent.temperature_loss(batch.gather(torch.arange(8)), {"action": torch.zeros(8, 1)})
+    (slope,) = torch.autograd.grad(loss, [agent.temperature.log])
+    assert slope.item() < 0
+
+
+@pytest.mark.slow
+def test_sac_swings_the_pendulum_up():
+    torch.set_num_threads(1)
+    agent: Any = train_online(
+        sac.SYSTEM, sac.PRESETS["pendulum"], "Pendulum-v1", Run(None, steps=8_000), online=Online(warmup=1_000)
+    )
+    assert np.mean(evaluate(agent, "Pendulum-v1", episodes=20, seed=1).returns) > -250
