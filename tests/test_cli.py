@@ -350,6 +350,14 @@ class TestUse:
         assert values["return_std"] == pytest.approx((within + values["return_seed_std"] ** 2) ** 0.5)
         assert (values["episodes"], values["seeds"]) == (4, 2)
 
+    def test_training_online_makes_its_own_data(self, call, tmp_path, refused):
+        words = ("train", "sac", "--out", tmp_path / "online", "--steps", 5, "--warmup", 5, "--width", 8, *QUIET)
+        code, values, err = call(*words, "--env", "Pendulum-v1")
+        assert code == 0, err
+        assert (values["env"], values["data"], values["data_hash"]) == ("Pendulum-v1", None, None)
+        assert call("eval", tmp_path / "online", "--env", "Pendulum-v1", "--episodes", 1, "--max-steps", 5)[0] == 0
+        assert "--env ENV_ID" in refused("train", "sac", "--out", tmp_path / "nothing", "--steps", 5)
+
     def test_environments_that_do_not_fit_are_refused(self, refused, trained):
         words = ("eval", trained, "--system", OWN, "--episodes", 1)
         assert "size 11" in refused(*words, "--env", "Hopper-v5")

@@ -1,4 +1,6 @@
-"""`ornstein train SYSTEM --data FILE --out DIR`: the options of a run, and those of the system's configuration."""
+"""`ornstein train SYSTEM --data FILE --out DIR`: the options of a run, and those of the system's configuration; online
+with --env.
+"""
 
 import contextlib
 import sys
@@ -15,14 +17,24 @@ from ornstein.cli.options import Positional, parse_known, refuse
 
 @dataclass(frozen=True)
 class Train:
-    """Train a system on recorded episodes. The system is a name of `ornstein list`, or your own file as ./mine.py."""
+    """Train a system on recorded episodes, or in an environment. The system is a name of `ornstein list`, or your own
+    file as ./mine.py.
+    """
 
     system: Positional[str]
     """name of the system, or the path of a file that ends with SYSTEM = System(...)"""
-    data: str
-    """a D4RL HDF5 file, an NPZ file, or the id of an installed Minari data set"""
     out: Path
     """directory of the run; it must be empty or absent, unless --resume is given"""
+    data: str | None = None
+    """a D4RL HDF5 file, an NPZ file, or the id of an installed Minari data set"""
+    env: str | None = None
+    """learn online in this environment, from own experience; with --data, the replay begins with these episodes"""
+    warmup: int = 5_000
+    """online: steps of random actions before the first update"""
+    per_update: int = 1
+    """online: environment steps per update"""
+    explore_std: float = 0.0
+    """online: Gaussian noise on the actions, as a share of half of their range"""
     task: str | None = None
     """preset of the configuration; `ornstein list` names them"""
     steps: int | None = None
@@ -67,10 +79,8 @@ def train(words: list[str]) -> Outcome:
     seeds = _seeds(options)
     check_device(options.device)
     _check_out(options)
-    from ornstein.data import formats
     from ornstein.fit import Run
 
-    episodes = formats.read(options.data)
     run = Run(
         directory=options.out,
         seeds=seeds,
@@ -89,13 +99,14 @@ def train(words: list[str]) -> Outcome:
     )
     began = time.perf_counter()
     with _leaving_nothing(options.out):
-        system.run(config, episodes, run)
+        data_hash = _learn(options, system, config, run)
     pictures = _draw(run.folders()) if options.picture else []
     values = {
         "system": system.name,
         "task": options.task,
         "data": options.data,
-        "data_hash": episodes.hash,
+        "data_hash": data_hash,
+        "env": options.env,
         "seeds": list(seeds),
         "out": str(options.out),
         "runs": [str(folder) for folder in run.folders()],
@@ -103,6 +114,21 @@ def train(words: list[str]) -> Outcome:
         "seconds": round(time.perf_counter() - began, 3),
     }
     return Outcome(values, f"trained {system.name} in {values['seconds']:.0f} s: {', '.join(values['runs'])}")
+
+
+def _learn(options: Train, system: Any, config: Any, run: Any) -> str | None:
+    """Train on the data, or in the environment; the hash of the data, if there are some."""
+    from ornstein.data import formats
+
+    episodes = None if options.data is None else formats.read(options.data)
+    if options.env is None:
+        system.run(config, episodes, run)
+    else:
+        from ornstein.online import Online, train_online
+
+        online = Online(options.warmup, options.per_update, explore_std=options.explore_std)
+        train_online(system, config, options.env, run, online=online, prior=episodes)
+    return None if episodes is None else episodes.hash
 
 
 def read(words: list[str]) -> tuple[Train, Any, Any]:
@@ -118,6 +144,8 @@ def read(words: list[str]) -> tuple[Train, Any, Any]:
     if {"-h", "--help"} & set(words):
         raise Helped(_help(words[0], command))
     options, rest = parse_known(Train, words, command=command)
+    if options.data is None and options.env is None:
+        raise ValueError(f"{command}: needs --data FILE, or --env ENV_ID to learn online")
     if options.task is not None and options.task not in entry.presets:
         near = catalogue.near(options.task, entry.presets)
         raise ValueError(
