@@ -22,3 +22,30 @@ def returns_to_go(
         total = torch.cat([total[:-span] + discount**span * later, total[-span:]])
         span *= 2
     return total
+
+
+def planned_returns(
+    reward: Float[Tensor, " steps"],
+    lengths: Int[Tensor, " episodes"],
+    discount: float,
+    value: Float[Tensor, " steps"],
+    *,
+    swap: bool = False,
+) -> Float[Tensor, " steps"]:
+    """The best that is known of each step: at every later one of its episode either the record goes on, or its value.
+
+    R_i = r_i + gamma max(R_(i+1), V_(i+1)) with R = r at an episode's last step, in float64: nothing is bootstrapped
+    past the end. `swap`: R_i = max(r_i + gamma R_(i+1), V_i) instead, which credits a step with a value that its own
+    action may not have.
+    Source: Chen et al. 2023 (2209.14548), SfBC, eq. 9; `swap` as in its official code.
+    """
+    total, value = reward.double(), value.double()
+    first = lengths.cumsum(0) - lengths
+    for i in range(int(lengths.max()) - 1, -1, -1):
+        step = first[lengths > i] + i
+        inner = lengths[lengths > i] > i + 1
+        after = torch.where(inner, step + 1, step)
+        ahead = total[after] if swap else torch.maximum(total[after], value[after])
+        found = total[step] + discount * torch.where(inner, ahead, 0.0)
+        total[step] = torch.maximum(found, value[step]) if swap else found
+    return total

@@ -66,6 +66,7 @@ def make(
 
 
 OWN: dict[str, str] = {
+    "BidirectionalCar-v0": "ornstein.envs.car:BidirectionalCar",
     "FourCorners-v0": "ornstein.envs.toy:FourCorners",
     "LinearQuadratic-v0": "ornstein.envs.linear:LinearQuadratic",
     "PointMass-v0": "ornstein.envs.mass:PointMass",

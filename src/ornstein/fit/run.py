@@ -92,12 +92,14 @@ class Run:
             learners.append(learner.to(self.device))
         return learners
 
+    def split(self, episodes: Any) -> tuple[Any, Any]:
+        """Training and held-out episodes; all of them, and None, without a validation share."""
+        return episodes.split(self.validation, generator("validation split")) if self.validation else (episodes, None)
+
     def batches(self, episodes: Any, make: Callable[[Any], Batches]) -> tuple[Batches, Batches | None]:
         """Training and held-out batches of `episodes` (the latter None without a validation share), made by `make`."""
-        if not self.validation:
-            return make(episodes), None
-        train, held_out = episodes.split(self.validation, generator("validation split"))
-        return make(train), make(held_out)
+        train, held_out = self.split(episodes)
+        return make(train), None if held_out is None else make(held_out)
 
     def claim(self) -> None:
         """Make the directories this run's own: refuse those of another run, and to resume what is not the same."""

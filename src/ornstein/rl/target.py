@@ -2,6 +2,7 @@
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 
 def td_target(
@@ -20,3 +21,12 @@ def td_target(
     if len(set(shapes.values())) != 1 or reward.ndim != 1:
         raise ValueError(f"shapes {shapes}: give every one as (b,), or (b, 1) against (b,) would broadcast to (b, b)")
     return (reward + discount * (1 - terminal) * next_value).detach()
+
+
+def soft_value(q: Float[Tensor, " *b k"], *, temperature: float) -> Float[Tensor, " *b"]:
+    """The mean of k candidates' values by the weights softmax(temperature q).
+
+    `temperature` is inverse: 0 is the plain mean, and large ones give the largest value.
+    Source: Chen et al. 2023 (2209.14548), eq. 8; Lu et al. 2023 (2304.12824), eq. 12.
+    """
+    return (functional.softmax(temperature * q, dim=-1) * q).sum(-1)
