@@ -2,8 +2,10 @@
 
 import ast
 import functools
+import itertools
 import subprocess
 import sys
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -257,3 +259,24 @@ def test_import_and_help_are_quick():
         "print(time.perf_counter() - t)"
     )
     assert min(float(run(code)) for _ in range(5)) < 0.5
+
+
+def code_lines(path: Path) -> list[str]:
+    """The file's lines without imports and blank ones."""
+    skipped = {
+        line
+        for node in tree_of(path).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    lines = path.read_text().splitlines()
+    return [line.strip() for i, line in enumerate(lines, 1) if line.strip() and i not in skipped]
+
+
+def test_between_two_systems_fewer_than_ten_lines_repeat():
+    """What two systems share belongs into a room below them."""
+    systems = {path: code_lines(path) for path in FILES if module_of(path).count(".") == 2 and "systems" in path.parts}
+    assert len(systems) > 3
+    for one, other in itertools.combinations(systems, 2):
+        same = SequenceMatcher(None, systems[one], systems[other], autojunk=False).find_longest_match()
+        assert same.size < 10, f"{one.name} and {other.name} share {systems[one][same.a : same.a + same.size]}"

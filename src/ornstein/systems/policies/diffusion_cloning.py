@@ -25,9 +25,9 @@ from ornstein.types import Adam, Average, Descend, Metrics, Noise, Phase, Spaces
 SOURCE = Source(
     title="Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning",
     authors="Wang, Zhendong and Hunt, Jonathan J and Zhou, Mingyuan",
+    arxiv="2208.06193",
     year=2023,
     venue="International Conference on Learning Representations",
-    arxiv="2208.06193",
     repository="https://github.com/Zhendong-Wang/Diffusion-Policies-for-Offline-RL",
 )
 
