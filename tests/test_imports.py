@@ -48,7 +48,7 @@ ALLOWED = {
 }
 """Which rooms, or single files of a room, each room may import; those at the top may import all."""
 
-TOP = {"cli", "bench", "demo", "__main__"}
+TOP = {"cli", "bench", "studies", "demo", "__main__"}
 
 
 def module_of(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Diffusion cloning: the data's law, or that of its best episodes, and nothing of values."""
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -19,11 +20,12 @@ def two_habits() -> Episodes:
     return Episodes.from_lists(obs, action, reward, terminal=[True] * 100)
 
 
-def acts(share: float) -> torch.Tensor:
+def acts(share: float, path: Literal["vp", "flow"] = "vp", steps: int = 300) -> torch.Tensor:
     config = replace(
-        PRESETS["bandit"], best_share=share, width=64, diffusion_steps=10, activation="silu", ema_rate=0.1, ema_every=1
-    )
-    agent = SYSTEM.run(config, two_habits(), Run(None, steps=300, quiet=True))[0]
+        PRESETS["bandit"], best_share=share, path=path, width=64, diffusion_steps=10, activation="silu", ema_rate=0.1,
+        ema_every=1,
+    )  # fmt: skip
+    agent = SYSTEM.run(config, two_habits(), Run(None, steps=steps, quiet=True))[0]
     assert isinstance(agent, DiffusionCloning)
     with torch.no_grad():
         action, _ = agent.act(torch.zeros(500, 1), (), draw(agent.noise, 500, generator("act")))
@@ -37,3 +39,9 @@ def test_it_keeps_both_habits_in_their_proportions():
 
 def test_the_best_tenth_of_the_episodes_is_the_good_habit():
     assert (acts(0.1) > 0).double().mean() > 0.97
+
+
+def test_a_flow_keeps_both_habits_too():
+    action = acts(1.0, "flow", 900)
+    assert 0.03 < (action > 0).double().mean() < 0.25
+    assert (action.abs() - 0.7).abs().mean() < 0.2

@@ -1,5 +1,6 @@
 """Diffusion behaviour cloning: Diffusion-QL's denoising network and chain with no critic at all.
 
+With `path` "flow", the velocity of straight paths is learned instead, and Euler's method draws.
 The control arm of every guided policy, on all of the data or on its best episodes (`best_share`, as in the "best 10
 %" column of offline tables). What tells it apart: actions are drawn from the data's law, however many modes that has,
 and no value is learned. One draw per act, from the averaged network.
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, best_episodes, fit_transitions
 from ornstein.data.episodes import Episodes
-from ornstein.diffusion.process import DiscreteVP
+from ornstein.diffusion.denoiser import Continuous, Velocity
+from ornstein.diffusion.grid import uniform
+from ornstein.diffusion.process import DiscreteVP, Flow
+from ornstein.diffusion.solver import Euler
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
 from ornstein.rl.action import ActionBox
@@ -40,7 +44,8 @@ class Config:
     lr: float = 3e-4
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 5.0  # largest gradient norm; 0: none
-    diffusion_steps: int = 5
+    path: Literal["vp", "flow"] = "vp"  # Diffusion-QL's chain, or a flow along straight paths
+    diffusion_steps: int = 5  # of the chain, or of Euler's method
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000  # updates before which the averaged network is a copy
@@ -57,7 +62,7 @@ class DiffusionCloning(nn.Module):
         super().__init__()
         self.config, self.spaces = config, spaces
         network = ConditionalMLP(spaces.act, spaces.obs + spaces.goal, width=config.width, activation=config.activation)
-        self.actor = DiffusionActor(network, DiscreteVP(config.diffusion_steps, "vp"), spaces.act)
+        self.actor = (diffusion if config.path == "vp" else flow)(network, config.diffusion_steps, spaces.act)
         self.actor_ema = frozen(self.actor)
         self.box = ActionBox(spaces)
         self.noise = self.actor.needs()
@@ -84,6 +89,17 @@ class DiffusionCloning(nn.Module):
         return self.box.to_env(self.actor_ema(obs, noise)), carry
 
 
+def diffusion(network: nn.Module, steps: int, act: int) -> DiffusionActor:
+    """Diffusion-QL's actor: the noise is predicted, ancestral steps."""
+    return DiffusionActor(network, DiscreteVP(steps, "vp"), act)
+
+
+def flow(network: nn.Module, steps: int, act: int) -> DiffusionActor:
+    """The velocity is predicted, Euler steps."""
+    path = {"grid": uniform(Flow(), steps), "solver": Euler(), "predict": Velocity(), "clock": Continuous(10.0)}
+    return DiffusionActor(network, Flow(), act, bound=None, **path)
+
+
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage, on the best share of the episodes."""
     chosen = best_episodes(episodes, config.best_share)
@@ -94,6 +110,7 @@ BASE = Config()
 PRESETS = {
     "locomotion": BASE,
     "best-10-percent": replace(BASE, best_share=0.1),
+    "flow": replace(BASE, path="flow", diffusion_steps=10),
     "fast": replace(BASE, activation="silu", steps=30_000),
     "bandit": replace(BASE, lr=1e-3, clip=0.0, diffusion_steps=20, width=128, ema_after=0, steps=3_000),
 }
