@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
@@ -101,3 +102,14 @@ def test_targets_take_the_students_action_and_the_mean_or_the_minimum_of_the_cri
             target = b.reward + 0.99 * choose(a.critics_target(b.next_obs, action))
             expected = sum((a.critics(b.obs, b.action)[i] - target).square().mean() for i in range(2))
             torch.testing.assert_close(a.critic_loss(b, noise)[0], expected)
+
+
+@pytest.mark.slow
+def test_on_four_corners_the_student_finds_the_best_and_stays_on_the_data():
+    from recipes.fql import main
+
+    found = main()
+    assert found["student"]["best"] >= 0.45
+    assert found["student"]["outside"] <= 0.40
+    assert all(0.15 <= share <= 0.35 for share in found["flow"]["corners"])
+    assert found["without_distillation"]["outside"] >= 0.9
