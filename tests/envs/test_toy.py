@@ -3,7 +3,19 @@ import pytest
 import torch
 
 from ornstein.envs.make import make
-from ornstein.envs.toy import CORNERS, REWARDS, FourCorners, Pendulum, corner_of, corner_shares, four_corners, pendulum
+from ornstein.envs.toy import (
+    CORNERS,
+    REWARDS,
+    FourCorners,
+    Pendulum,
+    corner_of,
+    corner_shares,
+    eight_modes,
+    four_corners,
+    pendulum,
+    ring,
+    ring_shares,
+)
 
 
 def test_the_law_of_the_bandit():
@@ -74,3 +86,16 @@ def test_the_pendulum_is_gymnasiums():
         np.testing.assert_allclose(then[0], expected, atol=2e-5)
         assert float(mine) == pytest.approx(reward, abs=2e-5)
         obs = expected
+
+
+def test_the_ring_has_eight_modes_of_rising_reward():
+    data = eight_modes(40_000, torch.Generator().manual_seed(0))
+    shares, far = ring_shares(data.action)
+    assert far < 1e-3
+    assert shares == pytest.approx([1 / 8] * 8, abs=0.01)
+    torch.testing.assert_close(ring()[2], torch.tensor([0.0, 2.0]), atol=1e-6, rtol=0)
+    for i in range(8):
+        here = data.reward == i / 7
+        torch.testing.assert_close(data.action[here].mean(0), ring()[i], atol=0.01, rtol=0)
+        torch.testing.assert_close(data.action[here].std(0), torch.full((2,), 0.15), atol=0.01, rtol=0)
+    assert ring_shares(torch.tensor([[2.0, 0.7], [0.0, -2.0]])) == ((0.5, 0, 0, 0, 0, 0, 0.5, 0), 0.5)

@@ -28,6 +28,11 @@ SMALLER: dict[str, Any] = {
     "candidates": 3,
     "backup_candidates": 2,
     "generate_batch": 64,
+    "stored": 3,
+    "value_width": 16,
+    "critic_width": 16,
+    "value_batch_size": 8,
+    "critic_batch_size": 8,
 }
 """Fields of a configuration that cost time, and values that are enough for the contract."""
 

@@ -47,6 +47,34 @@ def corner_shares(action: Float[Tensor, " n 2"]) -> tuple[float, ...]:
     return (*counts[1:].tolist(), float(counts[0]))
 
 
+RING, RING_STD, RING_REACH = 2.0, 0.15, 0.6
+"""Radius of the circle of eight modes, their spread, and how near a point must be to count as a mode's."""
+
+
+def eight_modes(n: int, generator: torch.Generator) -> Transitions:
+    """One-step episodes without a state: an action from one of eight Gaussians on a circle, of reward 0, 1/7, ..., 1.
+
+    Source: Lu et al. 2023 (2304.12824), the toy of section 5.1.
+    """
+    mode = torch.randint(8, (n,), generator=generator)
+    action = ring()[mode] + RING_STD * torch.randn(n, 2, generator=generator)
+    state = torch.zeros(n, 1)
+    return Transitions(state, action, mode / 7, state.clone(), torch.ones(n), torch.zeros(n))
+
+
+def ring() -> Float[Tensor, " 8 2"]:
+    """The eight means, anticlockwise from the right."""
+    angle = torch.arange(8) * torch.pi / 4
+    return RING * torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def ring_shares(action: Float[Tensor, " n 2"]) -> tuple[tuple[float, ...], float]:
+    """The shares of the eight modes, each point being its nearest one's, and the share of points far from all."""
+    nearest = torch.cdist(action, ring().to(action)).min(1)
+    counts = torch.bincount(nearest.indices, minlength=8).double() / len(action)
+    return tuple(counts.tolist()), float((nearest.values > RING_REACH).double().mean())
+
+
 class FourCorners:
     """The bandit as an environment: one step, the corner's mean reward with noise, nothing outside of the corners.
 
