@@ -20,7 +20,7 @@ from ornstein.noise import generator
 from ornstein.systems.policies import idql
 from recipes.common import say, write
 
-ROWS = 2000
+ROWS = 1500
 OTHER = (5.0, 1.5, 0.0, 3.0)
 """Rewards of the second arm: the corner left up is the best one."""
 
@@ -81,7 +81,7 @@ def main(steps: int = 4000) -> dict[str, Any]:
         "best_of_32": acted(agent, config),
         "best_of_32_other_rewards": acted(other, config),
         "actor_untouched": all(torch.equal(a, b) for a, b in actors),
-        "implicit_0.9_of_256": acted(implied, replace(sharp, choice="implicit", candidates=256)),
+        "implicit_0.9_of_64": acted(implied, replace(sharp, choice="implicit", candidates=64)),
         "q_at_corners": [round(x, 3) for x in q.tolist()],
         "value_0.7": value[0],
         "value_0.9": value[1],

@@ -152,6 +152,6 @@ def test_on_four_corners_the_critics_alone_decide_and_imitation_keeps_every_corn
     assert found["best_of_32_other_rewards"][0] >= 0.95
     assert found["actor_untouched"]
     assert found["value_0.7"] == pytest.approx(found["exact_value_0.7"], abs=0.1)
-    implied, single = found["implicit_0.9_of_256"], found["single"]
+    implied, single = found["implicit_0.9_of_64"], found["single"]
     ratio = (implied[3] / single[3]) / (sum(implied[:3]) / sum(single[:3]))
     assert 7.5 <= ratio <= 10.5
