@@ -96,9 +96,17 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch):
         make("Hopper-v4")
 
 
-def test_discrete_actions_are_refused():
+def test_one_discrete_action_is_a_vector_of_scores_and_several_are_refused():
+    sizes = spaces(make("CartPole-v1"))
+    assert (sizes.act, sizes.action_low, sizes.action_high) == (2, (0.0, 0.0), (1.0, 1.0))
+
+    class Switches:
+        from gymnasium.spaces import Box, MultiDiscrete
+
+        observation_space, action_space = Box(0.0, 1.0, (2,)), MultiDiscrete([2, 3])
+
     with pytest.raises(ValueError, match="only continuous actions"):
-        spaces(make("CartPole-v1"))
+        spaces(flat(Switches()))
 
 
 def test_pictures_are_refused_as_observations():

@@ -1,21 +1,22 @@
-"""`ornstein data info | convert | collect`: look at, convert and record data sets."""
+"""`ornstein data info | convert | collect | trace`: look at, convert and record data sets; traces of tasks."""
 
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ornstein.catalogue import near
 from ornstein.cli import Helped, Outcome
 from ornstein.cli.options import Positional, parse
 
-HELP = """usage: ornstein data info SOURCE | convert SOURCE OUT | collect --env ID --out FILE
+HELP = """usage: ornstein data info SOURCE | convert SOURCE OUT | collect --env ID --out FILE | trace SOURCE OUT
 
   info      counts, sizes, returns, ranges and content hash of a data set
   convert   write a data set in another format: D4RL HDF5, NPZ, Minari
   collect   record episodes from an environment with a policy
+  trace     a published recording of requests as a trace for the edge environments
 
 `ornstein data COMMAND --help` shows the options."""
 
@@ -23,10 +24,10 @@ HELP = """usage: ornstein data info SOURCE | convert SOURCE OUT | collect --env 
 def data(words: list[str]) -> Outcome:
     """Run one of the data commands."""
     if not words:
-        raise ValueError("name what to do: ornstein data info | convert | collect")
+        raise ValueError("name what to do: ornstein data info | convert | collect | trace")
     if words[0] in ("-h", "--help"):
         raise Helped(HELP)
-    commands = {"info": info, "convert": convert, "collect": collect}
+    commands = {"info": info, "convert": convert, "collect": collect, "trace": trace}
     if words[0] not in commands:
         raise ValueError(
             f"unknown command 'data {words[0]}'{near(words[0], commands)}; there are {', '.join(commands)}"
@@ -97,6 +98,10 @@ def check_target(out: Path) -> None:
     """Refuse a file that could not be written, or that would replace another, before anything is computed."""
     if out.suffix.lower() not in (".h5", ".hdf5", ".npz", ""):
         raise ValueError(f"{out}: suffix {out.suffix!r} is no known format; use .h5, .hdf5, .npz, or none for Minari")
+    _check_place(out)
+
+
+def _check_place(out: Path) -> None:
     if out.exists():
         raise ValueError(f"{out}: exists already; remove it or choose another name")
     if not out.absolute().parent.is_dir():
@@ -152,6 +157,41 @@ def collect(words: list[str]) -> Outcome:
     told = {"env": options.env, "policy": options.policy, "seed": options.seed, "out": str(options.out)}
     values = told | {"seconds": round(time.perf_counter() - began, 3), "data": recorded.describe()}
     return Outcome(values, f"recorded {recorded.n_episodes} episodes, {recorded.n_steps} steps in {options.out}")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Bring a published recording of requests into the format of docs/edge.md."""
+
+    source: Positional[Path]
+    """a Parquet file of requests; needs pyarrow"""
+    out: Positional[Path]
+    """file to write: .csv or .npz"""
+    kind: Literal["genai", "llm"]
+    """genai: text-to-image requests, for EdgeProviders; llm: requests to a language model, for EdgeQueues"""
+    tasks: int = 1000
+    """genai: requests of one episode"""
+    slots: int = 20
+    """llm: seconds of one episode"""
+    load: float = 1.0
+    """tasks in a time, as a multiple of the generators'"""
+
+
+def trace(words: list[str]) -> Outcome:
+    """What was written where."""
+    from ornstein.envs import trace as format_
+
+    options = parse(Traced, words, command="data trace")
+    if options.out.suffix.lower() not in (".csv", ".npz"):
+        raise ValueError(f"{options.out}: suffix {options.out.suffix!r} is no format of traces; use .csv or .npz")
+    _check_place(options.out)
+    columns = format_.from_parquet(options.source)
+    made = format_.convert(columns, options.kind, tasks=options.tasks, slots=options.slots, load=options.load)
+    format_.write(made, options.out)
+    means = {name: float(values.mean()) for name, values in made.columns.items() if name != "episode"}
+    values = {"source": str(options.source), "out": str(options.out), "episodes": len(made), "means": means}
+    count = len(made.columns["arrival"])
+    return Outcome(values, f"wrote {len(made)} episodes, {count} tasks to {options.out}")
 
 
 def _scene(options: Collect) -> tuple[Any, Any]:

@@ -23,13 +23,14 @@ INSTALL = "pip install 'ornstein[envs]'"
 def make(
     env_id: str, *, options: Options | None = None, max_episode_steps: int | None = None, flatten: bool = True
 ) -> Any:
-    """A Gymnasium environment whose observation is one flat vector.
+    """A Gymnasium environment whose observation and action are one flat vector each.
 
     `env_id`: a Gymnasium id (those of gymnasium-robotics are registered when needed), or `package.module:EnvId-v0`,
     which imports the module first. Constructor options may follow a question mark, so that a file or a command line can
     name them: `PointMaze_UMaze-v3?continuing_task=false`; the values are JSON, other text is a string. `options` win
     over these. Goal environments give [observation, desired_goal]; `spaces` tells the sizes. `max_episode_steps`
-    replaces the time limit. Without `flatten` goal environments keep their dictionaries, as `collect` wants them.
+    replaces the time limit. Without `flatten` goal environments keep their dictionaries, as `collect` wants them, and
+    discrete actions stay numbers; else they are vectors of scores, the highest of which is chosen.
     """
     name, written = parse(env_id)
     if name in OWN:
@@ -67,6 +68,8 @@ def make(
 
 OWN: dict[str, str] = {
     "BidirectionalCar-v0": "ornstein.envs.car:BidirectionalCar",
+    "EdgeProviders-v0": "ornstein.envs.edge:providers",
+    "EdgeQueues-v0": "ornstein.envs.edge:queues",
     "FourCorners-v0": "ornstein.envs.toy:FourCorners",
     "LinearQuadratic-v0": "ornstein.envs.linear:LinearQuadratic",
     "PointMass-v0": "ornstein.envs.mass:PointMass",
@@ -112,6 +115,32 @@ def parse(env_id: str) -> tuple[str, dict[str, Any]]:
 
 
 def flat(env: Any) -> Any:
+    """The environment with vectors on both sides: goals behind observations, scores in place of choices.
+
+    Unchanged where it has them; see `_joined` and `_scored`.
+    """
+    return _scored(_joined(env))
+
+
+def _scored(env: Any) -> Any:
+    """An environment of n discrete actions with vectors of n scores in [0, 1], the highest of which is chosen.
+
+    So a choice is a box like any other action for everything that stores, draws, scales or counts actions: a discrete
+    policy gives one-hot vectors, any other one gives scores, and uniform scores make uniform choices. Only here is it
+    known that an environment wants a number; `Spaces`, replays, episodes and losses are as they were.
+    """
+    import gymnasium
+    from gymnasium import spaces as kinds
+    from gymnasium.wrappers import TransformAction
+
+    space = env.action_space
+    if not isinstance(space, kinds.Discrete) or not isinstance(env, gymnasium.Env):
+        return env
+    box = kinds.Box(0.0, 1.0, (int(space.n),), np.float32)
+    return TransformAction(env, lambda scores: int(space.start) + int(np.argmax(scores)), box)
+
+
+def _joined(env: Any) -> Any:
     """The environment with vector observations: unchanged if they are, else [observation, desired_goal]."""
     import gymnasium
     from gymnasium import spaces as kinds
@@ -165,7 +194,8 @@ def spaces(env: Any) -> Spaces:
         raise ValueError(f"observation space {observation} is not a vector: make the environment by ornstein.envs.make")
     if not isinstance(action, kinds.Box) or len(action.shape) != 1:
         raise ValueError(
-            f"action space {action} is not a vector of real numbers: only continuous actions are supported"
+            f"action space {action} is neither a vector of real numbers, the only continuous actions that are "
+            "supported, nor one discrete choice of an environment made by ornstein.envs.make"
         )
     inner = env.unwrapped.observation_space
     aimed = isinstance(inner, kinds.Dict) and "desired_goal" in inner.spaces
