@@ -127,7 +127,7 @@ class GuidePolicy(nn.Module):
         return self.actor.cloning(batch.obs, self.box.to_unit(batch.action), noise).mean(), {}
 
     def critic_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
-        """Both critics' squared error against r + gamma min Q'(s', a'), a' by the target guide with smoothed choices."""
+        """Both critics' squared error against r + gamma min Q'(s', a'), a' by the target guide, smoothed."""
         c, obs = self.config, batch.next_obs
         with torch.no_grad():
             smooth = {name: (c.smooth * each).clamp(-c.smooth_clip, c.smooth_clip) for name, each in noise.items()}
