@@ -17,7 +17,7 @@ from ornstein.fit import Run
 from ornstein.noise import generator
 from ornstein.online import Experience, Online, train_online
 from ornstein.systems.policies import diffusion_ql, sac
-from ornstein.types import Growing, Spaces
+from ornstein.types import Growing, Spaces, Transitions
 
 SMALL = replace(sac.BASE, width=16, batch_size=8)
 
@@ -99,6 +99,74 @@ def test_a_full_replay_forgets_the_oldest():
     assert sorted(other.gather(torch.arange(3)).reward.tolist()) == [3.0, 4.0, 9.0]
 
 
+def test_several_steps_are_summed_within_their_episode():
+    """The counter's rewards are its actions; episodes of three that end, and of five that are cut."""
+    for terminal, length in ((True, 3), (False, 5)):
+        data = Experience(lambda t=terminal: Counter(t), Online(warmup=20), seed=0, discount=0.5, n_step=3)
+        data.grow(learner())
+        single = Experience(lambda t=terminal: Counter(t), Online(warmup=20), seed=0, discount=0.5)
+        single.grow(learner())
+        whole = 15  # the actions of the warm-up
+        batch, plain = data.gather(torch.arange(whole)), single.gather(torch.arange(whole))
+        assert torch.equal(batch.obs, plain.obs) and torch.equal(batch.action, plain.action)
+        for i in range(whole):
+            taken = min(3, length - i % length)
+            rewards = plain.reward[i : i + taken]
+            assert batch.reward[i].item() == pytest.approx(sum(0.5**k * float(r) for k, r in enumerate(rewards)))
+            assert batch.discount[i].item() == 0.5**taken
+            assert batch.next_obs[i].item() == plain.next_obs[i + taken - 1].item()
+            assert batch.terminal[i].item() == plain.terminal[i + taken - 1].item()
+
+
+class Remembering(torch.nn.Linear):
+    """Counts its acts over episodes, and notes the count."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.noise: dict[str, Any] = {}
+
+    def start(self, n: int) -> tuple[torch.Tensor]:
+        return (torch.zeros(n, 1),)
+
+    def renew(self, carry: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (carry[0] + 100,)
+
+    def note(self, obs: torch.Tensor, carry: tuple[torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"visits": carry[0]}
+
+    def act(self, obs: torch.Tensor, carry: tuple[torch.Tensor], noise: Any) -> tuple[torch.Tensor, Any]:
+        carry[0].add_(1)  # in place, as a careless memory would be
+        return torch.full((1, 1), 5.0), carry
+
+
+def test_memory_outlives_episodes_and_copies_of_it_are_stored():
+    data = experience(Online(warmup=0))
+    agent = Remembering()
+    for _ in range(7):
+        data.grow(agent)
+    batch = data.gather(torch.arange(7))
+    assert batch._fields[:6] == Transitions._fields and batch._fields[6:] == ("visits", "next_visits")
+    assert batch.visits.flatten().tolist() == [0, 1, 2, 103, 104, 105, 206]
+    assert batch.next_visits.flatten().tolist() == [1, 2, 3, 104, 105, 106, 207]
+    state = data.state()  # ends the running episode
+    again = experience(Online(warmup=0))
+    again.load_state(state)
+    for one in (data, again):
+        one.grow(agent)
+        assert one.gather(torch.tensor([7])).visits.item() == 307
+    with pytest.raises(ValueError, match="columns"):
+        data.grow(learner())
+    evaluated: list[float] = []
+
+    class Noting(Remembering):
+        def act(self, obs: torch.Tensor, carry: tuple[torch.Tensor], noise: Any) -> tuple[torch.Tensor, Any]:
+            evaluated.append(carry[0].item())
+            return super().act(obs, carry, noise)
+
+    evaluate(Noting(), Counter, episodes=2, n_envs=1)
+    assert evaluated == [0, 1, 2, 103, 104, 105]
+
+
 def test_exploring_is_a_draw_and_noise_spreads_it():
     class Still(torch.nn.Linear):
         def __init__(self) -> None:
@@ -151,6 +219,7 @@ def test_any_policy_with_phases_learns_and_recorded_episodes_can_come_first(tmp_
     env = make("Pendulum-v1", max_episode_steps=20)
     prior = collect(env, lambda obs: env.action_space.sample(), steps=40)
     config = replace(diffusion_ql.PRESETS["fast"], width=16, batch_size=8, candidates=4)
+    config = replace(config, n_step=5)
     agent = train_online(
         diffusion_ql.SYSTEM, config, "Pendulum-v1", run(tmp_path / "ql", 10), online=Online(warmup=0), prior=prior
     )
@@ -162,8 +231,8 @@ def test_any_policy_with_phases_learns_and_recorded_episodes_can_come_first(tmp_
 def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(ValueError, match="takes one"):
         train_online(sac.SYSTEM, SMALL, "Pendulum-v1", Run(None, seeds=(0, 1), steps=1))
-    with pytest.raises(ValueError, match="n_step"):
-        train_online(diffusion_ql.SYSTEM, diffusion_ql.PRESETS["replay-cpu"], "Pendulum-v1", Run(None, steps=1))
+    with pytest.raises(ValueError, match="n_step 0"):
+        Replay(Spaces(obs=1, act=1), 3, n_step=0)
     with pytest.raises(ValueError, match="per_update"):
         Online(per_update=0)
 

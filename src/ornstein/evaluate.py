@@ -91,6 +91,8 @@ def evaluate(
     episode for the environment's reset. `max_steps` cuts episodes of environments without a time limit.
     A policy with `plan` receives its `noise` there, at the first step and at every `plan_every`-th one after it (0:
     only at the first), for the rows that are due; its `act` then receives the noise of `act_noise`, if it has that.
+    A policy with `renew(carry)` goes on with its memory from one episode of a row to the next; with `n_envs=1` all of
+    them follow each other.
     """
     if episodes < 1:
         raise ValueError(f"episodes = {episodes}: give at least 1")
@@ -265,7 +267,9 @@ class _Rollout:
             fresh.append(i)
         if fresh:
             index = torch.tensor(fresh, device=self.device)
-            self.carry = _replace(self.carry, index, self._checked(self.policy.start(len(fresh)), len(fresh)))
+            renew = getattr(self.policy, "renew", None)
+            begun = self.policy.start(len(fresh)) if renew is None else renew(_rows(self.carry, index))
+            self.carry = _replace(self.carry, index, self._checked(begun, len(fresh)))
         if gone:
             keep = [i for i in range(len(self.rows)) if i not in gone]
             self.carry = _rows(self.carry, torch.tensor(keep, dtype=torch.int64, device=self.device))

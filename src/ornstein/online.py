@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, device, nn
+from torch.utils import _pytree as pytree
 
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
@@ -22,14 +23,16 @@ from ornstein.envs.vector import Vector
 from ornstein.fit import Run, fit
 from ornstein.noise import draw, generator
 from ornstein.system import System
-from ornstein.types import Noise, NoiseSpec, Transitions
+from ornstein.types import Noise, NoiseSpec
 
 
 @dataclass(frozen=True)
 class Online:
     """How experience is made.
 
-    An agent that has `explore(obs, carry, noise)` and `explore_noise` acts by these, any other by its `act`.
+    An agent that has `explore(obs, carry, noise)` and `explore_noise` acts by these, any other by its `act`. One that
+    has `renew(carry)` begins an episode with what that makes of the last one's carry; one that has `note(obs, carry)`,
+    vectors by name with a row each, finds them in its batches under these names and, of the step after it, as `next_`.
     """
 
     warmup: int = 5_000  # steps of uniformly random actions before the first update
@@ -46,20 +49,23 @@ class Online:
 class Experience:
     """A replay that grows by what the learner does in an environment."""
 
-    def __init__(self, env: str | Callable[[], Any], online: Online, *, seed: int, discount: float) -> None:
+    def __init__(
+        self, env: str | Callable[[], Any], online: Online, *, seed: int, discount: float, n_step: int = 1
+    ) -> None:
         self.vector = Vector(env, 1)
         self.spaces = self.vector.spaces
-        self.replay = Replay(self.spaces, online.capacity, discount=discount)
+        self.replay = Replay(self.spaces, online.capacity, discount=discount, n_step=n_step)
         self.online, self.seed, self.begun = online, seed, 0
         self.source = generator("online", seed)
         self.low, self.high = np.array(self.spaces.action_low), np.array(self.spaces.action_high)
         self.obs: Tensor | None = None
         self.carry: Any = None
+        self.kept: list[Tensor] = []  # the carry of the last episode, if episodes go on with it
 
     def __len__(self) -> int:
         return len(self.replay)
 
-    def gather(self, index: Tensor) -> Transitions:
+    def gather(self, index: Tensor) -> Any:
         """Stored transitions."""
         return self.replay.gather(index)
 
@@ -71,14 +77,15 @@ class Experience:
     def grow(self, learner: Any) -> None:
         """The warm-up, if there was none; then the steps that are due before an update."""
         while self.replay.added < self.online.warmup:
-            self._step(torch.rand(self.spaces.act, generator=self.source) * 2 - 1)
+            self._step(learner, torch.rand(self.spaces.act, generator=self.source) * 2 - 1)
         for _ in range(self.online.per_update):
-            self._step(self._choose(learner))
+            self._step(learner)
 
     def state(self) -> dict[str, Tensor]:
-        """The replay and the random streams; the episode that runs ends here."""
+        """The replay, the random streams and what the next episode goes on with; the episode that runs ends here."""
         self._end()
         stream = {"source": self.source.get_state(), "begun": torch.tensor(self.begun)}
+        stream |= {f"carry/{i}": leaf for i, leaf in enumerate(self.kept)}
         return {f"replay/{name}": tensor for name, tensor in self.replay.state().items()} | stream
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -87,47 +94,64 @@ class Experience:
         self.source.set_state(state["source"].cpu())
         self.begun = int(state["begun"])
         self._end()
+        self.kept = [state[f"carry/{i}"] for i in range(sum(name.startswith("carry/") for name in state))]
 
     @torch.no_grad()
-    def _choose(self, learner: Any) -> Tensor:
+    def _choose(self, learner: Any, obs: Tensor) -> Tensor:
         """The learner's action in [-1, 1], with noise if there is any."""
-        if self.carry is None:
-            self.carry = learner.start(1)
         act = getattr(learner, "explore", learner.act)
         spec: NoiseSpec = getattr(learner, "explore_noise", learner.noise)
         noise: Noise = {name: value.to(self._device(learner)) for name, value in draw(spec, 1, self.source).items()}
         with _acting(learner):
-            obs = self._seen().unsqueeze(0).to(self._device(learner))
-            action, self.carry = act(obs, self.carry, noise)
+            action, self.carry = act(obs.unsqueeze(0).to(self._device(learner)), self.carry, noise)
         unit = torch.from_numpy((action[0].cpu().numpy() - self.low) / (self.high - self.low) * 2 - 1).float()
         if self.online.explore_std:
             unit = unit + self.online.explore_std * torch.randn(unit.shape, generator=self.source)
         return unit.clamp(-1.0, 1.0)
 
-    def _seen(self) -> Tensor:
+    def _seen(self, learner: Any) -> Tensor:
         """What the environment shows now, in a fresh episode if none runs."""
         if self.obs is None:
-            seed = generator("online reset", self.seed, self.begun).initial_seed() % 2**31
-            self.obs = torch.as_tensor(self.vector.reset([0], [seed])[0], dtype=torch.float32)
+            seen = generator("online reset", self.seed, self.begun).initial_seed() % 2**31
+            self.obs = torch.as_tensor(self.vector.reset([0], [seen])[0], dtype=torch.float32)
             self.begun += 1
+            self.carry = learner.start(1)
+            if self.kept:
+                where, (_, form) = self._device(learner), pytree.tree_flatten(self.carry)
+                self.carry = learner.renew(pytree.tree_unflatten([leaf.to(where) for leaf in self.kept], form))
+            self.keeps = hasattr(learner, "renew")
         return self.obs
 
     def _end(self) -> None:
-        """Forget the running episode."""
+        """Forget the running episode, but for what the next one goes on with."""
+        if self.obs is not None and self.keeps:
+            self.kept = pytree.tree_leaves(self.carry)
+        self.replay.end()
         self.obs, self.carry = None, None
 
-    def _step(self, unit: Tensor) -> None:
-        """One step of the environment by an action in [-1, 1], kept in the environment's units."""
-        obs = self._seen()
-        action = self.low + (self.high - self.low) * (unit.numpy() + 1) / 2
+    def _step(self, learner: Any, unit: Tensor | None = None) -> None:
+        """One step of the environment by an action in [-1, 1], or the learner's, kept in the environment's units."""
+        obs = self._seen(learner)
+        extras = self._note(learner, obs, "")
+        chosen = (self._choose(learner, obs) if unit is None else unit).numpy()
+        action = self.low + (self.high - self.low) * (chosen + 1) / 2
         outcome = self.vector.step([0], action[None])
         after = torch.as_tensor(outcome.obs[0], dtype=torch.float32)
         kept = torch.as_tensor(action, dtype=torch.float32)
         terminal = bool(outcome.terminal[0])
-        self.replay.add(obs, kept, reward=float(outcome.reward[0]), next_obs=after, terminal=terminal)
+        extras |= self._note(learner, after, "next_")
+        self.replay.add(obs, kept, reward=float(outcome.reward[0]), next_obs=after, terminal=terminal, extras=extras)
         self.obs = after
         if terminal or outcome.truncated[0]:
             self._end()
+
+    @torch.no_grad()
+    def _note(self, learner: Any, obs: Tensor, prefix: str) -> dict[str, Tensor]:
+        """What of the carry the learner wants to find beside this observation."""
+        if not hasattr(learner, "note"):
+            return {}
+        noted = learner.note(obs.unsqueeze(0).to(self._device(learner)), self.carry)
+        return {f"{prefix}{name}": value[0].clone() for name, value in noted.items()}  # the act may change it
 
     @staticmethod
     def _device(learner: nn.Module) -> device:
@@ -146,9 +170,8 @@ def train_online(
     seed, *more = run.seeds
     if more:
         raise ValueError(f"seeds {run.seeds}: an online run takes one; start one run per seed")
-    if getattr(config, "n_step", 1) != 1:
-        raise ValueError(f"n_step = {config.n_step}: a replay holds single steps; set n_step to 1")
-    data = Experience(env, online, seed=seed, discount=getattr(config, "discount", 0.99))
+    discount, n_step = getattr(config, "discount", 0.99), getattr(config, "n_step", 1)
+    data = Experience(env, online, seed=seed, discount=discount, n_step=n_step)
     if prior is not None:
         _fill(data.replay, prior)
     meta = {"env": data.vector.name, "prior": None if prior is None else prior.hash, **vars(online)}
@@ -160,7 +183,7 @@ def train_online(
 
 def _fill(replay: Replay, episodes: Episodes) -> None:
     """Put recorded steps into the replay, as far as there is room."""
-    known = transitions(joined(episodes))
+    known = transitions(joined(episodes), discount=replay.discount, n=replay.n_step)
     batch = known.gather(torch.arange(min(len(known), replay.capacity)))
     for name, array in replay.arrays.items():
         array[: len(batch.reward)] = getattr(batch, name)

@@ -250,7 +250,9 @@ class Policy(Protocol):
     """What evaluation, export and serving need. Memory is data: the carry, a pytree of tensors with n leading rows.
 
     A policy that also has `plan(obs, carry, noise) -> carry` and `plan_every` (environment steps; 0: once an episode)
-    is planned for by the caller at those steps; its `act` then follows the plan in the carry.
+    is planned for by the caller at those steps; its `act` then follows the plan in the carry. One that also has
+    `renew(carry) -> carry` begins an episode with what that makes of the last one's memory, and only the first of all
+    with `start`.
     """
 
     noise: NoiseSpec
