@@ -149,3 +149,10 @@ def test_a_new_goal_is_planned_for_and_the_other_rows_ride_on():
     assert after.age.tolist() == [2.0, 1.0]
     assert torch.equal(after.plan[0], carry.plan[0]) and not torch.equal(after.plan[1], carry.plan[1])
     np.testing.assert_allclose(after.plan[1, -1], [-1.0, -1.0, 0.0, 0.0], atol=1e-6)
+
+
+def test_a_ride_of_a_few_millimetres_arrives_too():
+    ride = trajectory(np.array([[0.0, 0.0], [0.003, 0.004]]))
+    assert np.isfinite(ride).all()
+    np.testing.assert_allclose(ride[-1, :2], [0.003, 0.004], atol=1e-9)
+    np.testing.assert_allclose(ride[0], 0.0, atol=1e-9)

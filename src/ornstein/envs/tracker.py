@@ -142,7 +142,7 @@ def _rounded(route: Float[np.ndarray, " waypoints 2"], width: float, spacing: fl
     """The route sampled every `spacing` metres and averaged over `width`; both ends stay where they are."""
     steps = np.linalg.norm(np.diff(route, axis=0), axis=1)
     arc = np.concatenate([[0.0], steps.cumsum()])
-    count = max(int(np.ceil(arc[-1] / spacing)), 1) + 1
+    count = max(int(np.ceil(arc[-1] / spacing)), 2) + 1  # a point between the ends, where a ride has some speed
     at_arc = np.linspace(0.0, arc[-1], count)
     path = np.stack([np.interp(at_arc, arc, route[:, i]) for i in (0, 1)], 1)
     half = min(int(width / spacing / 2), (count - 1) // 2)
