@@ -66,9 +66,21 @@ def recorded(tmp_path_factory):
 
 @pytest.mark.parametrize("on", [0.0, 0.5, 1.0])
 def test_it_finds_the_value_of_a_policy_that_never_acted(recorded, on):
-    found = fitted_q(Walker(on), recorded, steps=1500, discount=DISCOUNT, width=32, batch_size=128)
+    found = fitted_q(Walker(on), recorded, steps=1500, discount=DISCOUNT, samples=4, width=32, batch_size=128)
     first = recorded.obs[recorded.rows].argmax(1).numpy()
     assert found == pytest.approx(values(on)[first].mean(), rel=0.05)
+
+
+def test_fewer_steps_of_the_data_are_acted_on_if_asked(recorded):
+    seen = []
+
+    class Counting(Walker):
+        def act(self, obs, carry, noise):
+            seen.append(len(obs))
+            return super().act(obs, carry, noise)
+
+    assert fitted_q(Counting(0.5), recorded, steps=1, most=100) is not None
+    assert sum(seen) == 100 + recorded.n_episodes
 
 
 def test_planners_have_no_value_by_single_observations(recorded):

@@ -43,7 +43,8 @@ def fitted_q(
     steps: int,
     seed: int = 0,
     discount: float = DISCOUNT,
-    samples: int = 4,
+    samples: int = 1,
+    most: int = 20_000,
     width: int = 256,
     batch_size: int = 256,
     device: str = "cpu",
@@ -51,13 +52,15 @@ def fitted_q(
     """The discounted return that a policy is expected to have from the data's first states, in the data's rewards.
 
     A policy acts here on single observations, as at the first step of an episode: `samples` actions are drawn for each
-    and kept. None for planners, whose acts follow a plan and so are no function of the observation.
+    and kept. Of the data's steps `most` are used, chosen by the seed: it is the acting on each of them that takes time,
+    for policies that choose among candidates more than all else. None for planners, whose acts follow a plan and so are
+    no function of the observation.
     """
     if hasattr(policy, "plan"):
         return None
     episodes = joined(episodes)
     known = transitions(episodes, discount=discount)
-    batch = known.gather(torch.arange(len(known)))
+    batch = known.gather(torch.randperm(len(known), generator=generator("fqe rows", seed))[:most])
     first = episodes.obs[episodes.rows]
     mean, scale = batch.obs.mean(0), batch.obs.std(0).clamp(min=1e-3)
     box = ActionBox(episodes.spaces)
