@@ -19,6 +19,11 @@ def draw_by_value(
     return best(candidates, value + _gumbel(uniform))
 
 
+def perturbed(log_prob: Float[Tensor, " b k"], uniform: Float[Tensor, " b k"]) -> Float[Tensor, " b k"]:
+    """Scores whose highest is a draw from the probabilities exp(log_prob), by uniform numbers in [0, 1)."""
+    return log_prob + _gumbel(uniform)
+
+
 def draw_several(
     candidates: Float[Tensor, " b k *x"], value: Float[Tensor, " b k"], uniform: Float[Tensor, " b k"], n: int
 ) -> Float[Tensor, " b n *x"]:

@@ -20,6 +20,7 @@ from ornstein.rl.actor import SquashedGaussianActor
 from ornstein.rl.average import frozen
 from ornstein.rl.critic import Critics, regression
 from ornstein.rl.target import td_target
+from ornstein.rl.temperature import Temperature
 from ornstein.source import Source
 from ornstein.system import System
 from ornstein.types import Adam, Average, Descend, Draw, Metrics, Noise, NoiseSpec, Phase, Spaces, Transitions
@@ -49,18 +50,6 @@ class Config:
     depth: int = 2
     batch_size: int = 256
     steps: int = 1_000_000
-
-
-class Temperature(nn.Module):
-    """exp of one learned number."""
-
-    def __init__(self, first: float) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.tensor([first]).log())
-
-    def forward(self) -> Float[Tensor, ""]:
-        """The temperature, detached."""
-        return self.log.detach().exp()[0]
 
 
 class SAC(nn.Module):
