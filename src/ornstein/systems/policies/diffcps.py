@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
-from ornstein.diffusion.process import DiscreteVP
+from ornstein.diffusion import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
 from ornstein.rl.action import ActionBox
