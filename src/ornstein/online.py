@@ -78,8 +78,9 @@ class Experience:
         """The warm-up, if there was none; then the steps that are due before an update."""
         while self.replay.added < self.online.warmup:
             self._step(learner, torch.rand(self.spaces.act, generator=self.source) * 2 - 1)
-        for _ in range(self.online.per_update):
-            self._step(learner)
+        with _acting(learner):
+            for _ in range(self.online.per_update):
+                self._step(learner)
 
     def state(self) -> dict[str, Tensor]:
         """The replay, the random streams and what the next episode goes on with; the episode that runs ends here."""
@@ -102,8 +103,7 @@ class Experience:
         act = getattr(learner, "explore", learner.act)
         spec: NoiseSpec = getattr(learner, "explore_noise", learner.noise)
         noise: Noise = {name: value.to(self._device(learner)) for name, value in draw(spec, 1, self.source).items()}
-        with _acting(learner):
-            action, self.carry = act(obs.unsqueeze(0).to(self._device(learner)), self.carry, noise)
+        action, self.carry = act(obs.unsqueeze(0).to(self._device(learner)), self.carry, noise)
         unit = torch.from_numpy((action[0].cpu().numpy() - self.low) / (self.high - self.low) * 2 - 1).float()
         if self.online.explore_std:
             unit = unit + self.online.explore_std * torch.randn(unit.shape, generator=self.source)
