@@ -44,7 +44,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 def finish(*words: object) -> dict:
     """What a bench that is left alone printed."""
     process = start(*words)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return json.loads(out)
 
@@ -55,7 +55,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def wait_until(happened, process: subprocess.Popen[str], seconds: float = 60.0) -> None:
+def wait_until(happened, process: subprocess.Popen[str], seconds: float = 300.0) -> None:
     """Wait for something while the process runs."""
     end = time.monotonic() + seconds
     while not happened():

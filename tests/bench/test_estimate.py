@@ -10,7 +10,7 @@ from ornstein.bench.estimate import actions, fitted_q
 from ornstein.data.open import open_dataset
 from ornstein.types import Draw
 
-STATES, DISCOUNT = 4, 0.9
+STATES, DISCOUNT = 4, 0.8
 REWARD = np.array([1.0, -0.5, 0.0, 3.0])
 
 
@@ -66,7 +66,7 @@ def recorded(tmp_path_factory):
 
 @pytest.mark.parametrize("on", [0.0, 0.5, 1.0])
 def test_it_finds_the_value_of_a_policy_that_never_acted(recorded, on):
-    found = fitted_q(Walker(on), recorded, steps=1500, discount=DISCOUNT, samples=4, width=32, batch_size=128)
+    found = fitted_q(Walker(on), recorded, steps=1000, discount=DISCOUNT, samples=4, width=32, batch_size=64)
     first = recorded.obs[recorded.rows].argmax(1).numpy()
     assert found == pytest.approx(values(on)[first].mean(), rel=0.05)
 

@@ -41,7 +41,7 @@ def killed_twice(folder, *, seeds, steps, workers_=1, moments=None):
         wait_until(partial(more, cut / "rows.jsonl", count(cut / "rows.jsonl")), process)
         time.sleep(moment)
         kill(process)
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while workers(cut) and time.monotonic() < end:
             time.sleep(0.02)
         assert not workers(cut), "workers linger"
@@ -70,7 +70,7 @@ def test_interrupts_end_cleanly_with_a_checkpoint_and_without_workers(tmp_path):
     process = start(*ours, "--workers", 2)
     wait_until(lambda: len(list(out.glob("runs/**/metrics.jsonl"))) == 2, process)
     os.kill(process.pid, signal.SIGINT)
-    printed, err = process.communicate(timeout=60)
+    printed, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert json.loads(printed) == {"error": "interrupted"}
     assert "Traceback" not in err
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_row_tried_again(tmp_path):
     process = start(*ours)
     wait_until(lambda: list(out.glob("runs/**/metrics.jsonl")), process)
     os.kill(workers(out)[0], signal.SIGKILL)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     found = json.loads(printed)
     assert found["made"] == 1 and len(found["failed"]) == 1 and "SIGKILL" in found["error"]
