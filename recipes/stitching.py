@@ -30,7 +30,7 @@ def ends(n: int, source: torch.Generator) -> list[Pair]:
     return maze("umaze").pairs(n, source, ratio=1.5, apart=0.9)
 
 
-def main(steps: int = 5000, seed: int = 0) -> dict[str, Any]:
+def main(steps: int = 4000, seed: int = 0) -> dict[str, Any]:
     """Shares of plans that join the ends, of executions that arrive, and of plans without a goal that end near it."""
     torch.set_num_threads(1)
     ground = maze("umaze")
@@ -78,7 +78,7 @@ def main(steps: int = 5000, seed: int = 0) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     write("stitching", main(options.steps, options.seed))

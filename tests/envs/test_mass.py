@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -70,22 +68,18 @@ def test_resets_are_seeded():
     assert not np.array_equal(first, other)
 
 
-def test_segments_are_law_abiding_rides_that_see_at_most_half_of_the_way():
+def test_segments_are_short_pieces_of_law_abiding_rides():
     recordings = segments(U, 60, torch.Generator().manual_seed(0))
-    assert recordings.obs.shape == (60, 65, 4) and recordings.action.shape == (60, 64, 2)
-    xy = recordings.obs[:, :, :2].numpy()
-    widest = max(U.geodesic(a, b) for path in xy[:, ::8] for a, b in itertools.combinations(path, 2))
-    assert 1.5 < widest <= 2.25
-    assert U.geodesic((-1.25, 1.25), (-1.25, -1.25)) / 2 > 2.25
-    assert float(recordings.obs[:, :, :2].diff(dim=1).norm(dim=-1).max()) <= 0.1 * 1.001  # 2.5 m/s
-    assert not any(crosses_wall(U, path) for path in xy)
+    assert recordings.obs.shape == (60, 33, 4) and recordings.action.shape == (60, 32, 2)
+    way = recordings.obs[:, :, :2].diff(dim=1).norm(dim=-1).sum(1)
+    assert float(way.max()) <= 2.25 * 1.001 and float(way.median()) > 1.0
+    assert not any(crosses_wall(U, path[:, :2].numpy()) for path in recordings.obs)
     gained = recordings.obs[:, :, 2:].diff(dim=1)
     torch.testing.assert_close(recordings.action * 0.04 * FORCE, gained, atol=1e-5, rtol=1e-4)
-    cells = np.unique(U.cell(xy.reshape(-1, 2)), axis=0)
+    cells = np.unique(U.cell(recordings.obs[:, :, :2].reshape(-1, 2).numpy()), axis=0)
     assert len(cells) == 7
-    begins, ends = (recordings.obs[:, row, 2:].norm(dim=-1) for row in (0, -1))
-    assert 0.2 < (begins == 0).double().mean() < 0.8
-    assert ((begins == 0) | (ends < 0.15)).all()  # a ride brakes by 14 m/s^2, so its last step is 0.14 m/s at most
+    longest = U.geodesic((-1.25, 1.25), (-1.25, -1.25))
+    assert longest / 2 > 2.25
 
 
 def test_crossing_is_seen_between_points_too():

@@ -103,35 +103,27 @@ class Recordings(NamedTuple):
 
 
 def segments(
-    ground: Maze,
-    n: int,
-    generator: torch.Generator,
-    *,
-    steps: int = 64,
-    stride: int = 4,
-    longest: float = 2.25,
-    speed: float = 2.5,
+    ground: Maze, n: int, generator: torch.Generator, *, steps: int = 32, stride: int = 4, longest: float = 2.25
 ) -> Recordings:
-    """Smooth rides to one random point after the other, none further than `longest` metres from any other on its way.
+    """Short pieces of smooth rides between random points, each at most `longest` metres: to be stitched, not copied.
 
     A row is `stride` steps of 0.01 s; forces are means over a row. 2.25 m is half of the longest way through the U
-    maze, so no recording leads from one end to the other, though its rides are quick enough for the whole way. Half of
-    the recordings begin at rest, the other half end at rest.
+    maze, so no piece leads from one end to the other. Pieces begin anywhere in a ride, a third of them at its start and
+    a third so as to end at its end: what is stitched begins and ends at rest, and moves in between.
     """
-    rider, span = Controller(ground, speed=speed), steps * stride
-    recorded: list[Float[np.ndarray, " rows 4"]] = []
-    while len(recorded) < n:
-        spots = [ground.spot(generator)]
-        rides: list[Float[np.ndarray, " rows 4"]] = []
-        while sum(map(len, rides)) <= span:
-            spot = ground.spot(generator)
-            if all(ground.geodesic(spot, other) <= longest for other in spots):
-                rides.append(rider.ride(spots[-1], spot))
-                spots.append(spot)
-        ride = np.concatenate(rides)
-        first = 0 if float(torch.rand((), generator=generator)) < 0.5 else len(ride) - span - 1
-        recorded.append(ride[first : first + span + 1 : stride])
-    obs = torch.from_numpy(np.stack(recorded))
+    rider = Controller(ground, speed=longest / (steps * stride * STEP))
+    span = steps * stride
+    pieces: list[Float[np.ndarray, " rows 4"]] = []
+    while len(pieces) < n:
+        pair = ground.pairs(1, generator, apart=0.5)[0]
+        ride = rider.ride(pair.start, pair.goal)
+        if len(ride) < span + 1:
+            rest = np.tile(np.array([*ride[-1, :2], 0.0, 0.0]), (span + 1 - len(ride), 1))
+            ride = np.concatenate([ride, rest])
+        last = len(ride) - span - 1  # where the piece begins that ends with the ride
+        first = min(max(int(torch.randint(-last, 2 * last + 1, (), generator=generator)), 0), last)
+        pieces.append(ride[first : first + span + 1 : stride])
+    obs = torch.from_numpy(np.stack(pieces))
     force = obs[:, :, 2:].diff(dim=1) / (stride * STEP * FORCE)
     return Recordings(obs.float(), force.float())
 
