@@ -36,13 +36,14 @@ def moved(x: Tensor, energy: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
 class BidirectionalCar:
     """The task as an environment: reward 1 at the step that leaves, which ends the episode; 100 steps; one throttle."""
 
-    def __init__(self, *, scaled: bool = False) -> None:
+    def __init__(self, *, scaled: bool = False, max_episode_steps: int = STEPS) -> None:
         from gymnasium.spaces import Box
 
         self.observation_space = Box(-np.inf, np.inf, (2,), np.float64)
         self.action_space = Box(-1.0, 1.0, (1,), np.float32)
         self.scale = np.array(SCALE if scaled else (1.0, 1.0))
-        self.spec = spec_of("BidirectionalCar-v0", {"scaled": scaled}, STEPS)
+        self.limit = max_episode_steps
+        self.spec = spec_of("BidirectionalCar-v0", {"scaled": scaled}, max_episode_steps)
         self._generator = torch.Generator()
 
     @property
@@ -64,7 +65,7 @@ class BidirectionalCar:
         x, energy = moved(*torch.as_tensor(self.state), throttle)
         self.state, self._steps = np.array([float(x), float(energy)]), self._steps + 1
         left = bool(abs(float(x)) > EDGE)
-        return self.state / self.scale, float(left), left, self._steps >= STEPS and not left, {"success": left}
+        return self.state / self.scale, float(left), left, self._steps >= self.limit and not left, {"success": left}
 
     def close(self) -> None:
         """Nothing to close."""
