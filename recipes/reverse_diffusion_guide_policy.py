@@ -69,7 +69,7 @@ def ascended(agent: Any, steps: int = 300, lr: float = 0.02) -> dict[str, Any]:
     return described(agent, action.detach())
 
 
-def trained(config: rdgp.Config, seed: int) -> tuple[Any, bool]:
+def trained(config: rdgp.Config, seed: int, steps: int | None) -> tuple[Any, bool]:
     """The learner, and whether its behaviour is bit for bit the one that the first stage left."""
     kept: dict[str, dict[str, Tensor]] = {}
 
@@ -77,19 +77,19 @@ def trained(config: rdgp.Config, seed: int) -> tuple[Any, bool]:
         own = learners[0].behaviour.state_dict()
         kept.setdefault(name, {key: value.clone() for key, value in own.items()})
 
-    agent: Any = rdgp.SYSTEM.run(config, data(), Run(None, seeds=(seed,), quiet=True, on_stage=note))[0]
+    agent: Any = rdgp.SYSTEM.run(config, data(), Run(None, seeds=(seed,), steps=steps, quiet=True, on_stage=note))[0]
     now = agent.behaviour.state_dict()
     return agent, all(torch.equal(now[key], value) for key, value in kept["guide 1"].items())
 
 
-def main(seeds: int = 4) -> dict[str, Any]:
+def main(seeds: int = 4, steps: int | None = None) -> dict[str, Any]:
     """The figures of every arm."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {"guides": [], "frozen": True}
     frees, firsts = [], []
     for seed in range(seeds):
         say(f"seed {seed}")
-        agent, same = trained(CONFIG, seed)
+        agent, same = trained(CONFIG, seed, steps)
         found["guides"].append(guided(agent))
         found["frozen"] &= same
         frees.append(ascended(agent))
@@ -101,7 +101,7 @@ def main(seeds: int = 4) -> dict[str, Any]:
                 found["behaviour"] = near(sample, 0.25)
     for reach in (1.0, 10.0):
         say(f"reach {reach:g}")
-        found[f"reach_{reach:g}"] = guided(trained(replace(CONFIG, reach=reach), 0)[0])
+        found[f"reach_{reach:g}"] = guided(trained(replace(CONFIG, reach=reach), 0, steps)[0])
     free = {"distance": round(mean(each["distance"] for each in frees), 4), "q": [each["q"] for each in frees]}
     return found | {"free_ascent": free, "q_of_the_most_frequent": round(mean(firsts), 3)}
 
