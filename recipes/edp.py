@@ -29,9 +29,9 @@ ROWS = 4000
 CONFIG = edp.PRESETS["bandit"]
 
 
-def single(agent: Any, sampler: Sampler | None = None) -> torch.Tensor:
+def single(agent: Any, given: Sampler | None = None) -> torch.Tensor:
     """Single samples of the actor, by its own sampler or another one."""
-    sampler = sampler or agent.actor.sampler
+    sampler: Any = given or agent.actor.sampler
     with torch.no_grad():
         noise = draw(sampler.needs((2,)), ROWS, generator("single"))
         return sampler(agent.actor.denoiser.given(torch.zeros(ROWS, 1)), noise)
