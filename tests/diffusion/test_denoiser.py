@@ -153,3 +153,20 @@ def test_the_bound_holds_x0_but_not_the_losses():
     assert denoiser(x, at, answer).tolist() == [[-0.5, 0.25, 0.5]]
     torch.testing.assert_close(denoiser.reconstruction(x, at, x, answer), answer**2)
     assert Denoiser(lambda x, t, cond: cond, LinearVP(), X0())(x, at, answer).tolist() == answer.tolist()
+
+
+def test_a_network_that_prepares_nothing_is_called_at_every_level():
+    """Networks without a method `at` are asked as they are, one call a level."""
+    from ornstein.diffusion.grid import uniform
+    from ornstein.diffusion.process import DiscreteVP
+    from ornstein.diffusion.solver import DDIM, sample
+
+    chain, seen = DiscreteVP(4), []
+
+    def network(x: torch.Tensor, t: torch.Tensor, cond: None) -> torch.Tensor:
+        seen.append(t[0].item())
+        return 0.1 * x
+
+    given = Denoiser(network, chain, Eps(), clock=Index(4)).given(None)
+    sample(given, torch.ones(3, 2), uniform(chain, 4), solver=DDIM())
+    assert seen == [3.0, 2.0, 1.0, 0.0]
