@@ -187,8 +187,12 @@ def show(planner: Diffuser, pairs: list[Pair], result: Evaluation, s: Settings, 
         caption = f"{done} in {result.lengths[i]} steps"
         panels.append(Panel(pair.start, pair.goal, tuple(trace[-1] for trace in traces), ride, caption))
         scenes.append(Scene(pair.start, pair.goal, traces[0], ride))
-    draw_plans(boxes, panels, out / "plans.png", title="Plans from noise, and the rides that followed them")
-    animate_plans(boxes, scenes[:3], out / "plan.gif", title="Noise becomes a plan, a ball follows it")
+    draw_plans(
+        boxes, panels, out / "plans.png", title="First plans from noise, and the rides: on the way, plans are made anew"
+    )
+    animate_plans(
+        boxes, scenes[:3], out / "plan.gif", title="Noise becomes a plan, a ball rides; plans are made anew on the way"
+    )
 
 
 def report(summary: dict[str, Any], out: Path) -> None:
