@@ -1,10 +1,13 @@
 """DiffCPS on four corners: the denoising loss follows kappa, and the multiplier goes where that takes it.
 
 Arms: cloning, for the least loss that this chain can reach; three values of kappa; the same with the multiplier
-frozen at 1, where kappa means nothing. Then a ring of actions, all of the same reward: a policy that keeps to the data
-gives the ring back, and a deterministic actor under the same two losses goes to its middle.
+frozen at 1, where kappa means nothing. With `--ring`, actions on a ring, all of the same reward: a policy that keeps
+to the data gives the ring back, with kappa a tenth above what cloning reaches, and regression, which is all that
+advantage weights leave where no action is better, goes to its middle. A chain of 5 steps cannot draw a ring: its last
+denoising step starts where the data are blurred by half the radius; so this part takes 20.
 """
 
+import argparse
 import math
 import tempfile
 from dataclasses import replace
@@ -63,51 +66,59 @@ def followed(config: diffcps.Config, steps: int | None) -> dict[str, Any]:
     }
 
 
-def floor(steps: int | None) -> float:
+def floor(config: diffcps.Config, episodes: Episodes, steps: int | None) -> float:
     """The denoising loss of cloning with the same network and chain."""
-    config = replace(
-        diffusion_cloning.PRESETS["bandit"], diffusion_steps=CONFIG.diffusion_steps, steps=CONFIG.steps // 2
-    )
-    agent: Any = diffusion_cloning.SYSTEM.run(config, data(), Run(None, steps=steps, quiet=True))[0]
+    same = replace(diffusion_cloning.PRESETS["bandit"], diffusion_steps=config.diffusion_steps, steps=config.steps // 2)
+    agent: Any = diffusion_cloning.SYSTEM.run(same, episodes, Run(None, steps=steps, quiet=True))[0]
     with torch.no_grad():
-        action = data().action
+        action = agent.box.to_unit(episodes.action)
         noise = draw(agent.actor.draws, len(action), generator("floor"))
         return round(float(agent.actor.cloning(torch.zeros(len(action), 1), action, noise).mean()), 4)
 
 
-def on_the_ring(steps: int | None) -> dict[str, float]:
-    """Radius and angles of single samples, and the radius of the deterministic actor."""
-    agent, _ = trained(CONFIG, ring(), steps)
+def on_the_ring(steps: int | None = None) -> dict[str, float]:
+    """Radius and angles of single samples, and the radius of the regression."""
+    torch.set_num_threads(1)
+    config, episodes = replace(CONFIG, diffusion_steps=20), ring()
+    kappa = 1.1 * floor(config, episodes, steps)
+    say(f"kappa {kappa:.3f}")
+    agent, lines = trained(replace(config, kappa=kappa), episodes, steps)
     action = single(agent)
     angle = torch.atan2(action[:, 1], action[:, 0])
     count = torch.histc(angle, BINS, -math.pi, math.pi) / ROWS
-    flat: Any = td3_bc.SYSTEM.run(replace(td3_bc.BASE, width=128), ring(), Run(None, steps=steps or 2000, quiet=True))[
-        0
-    ]
+    plain = replace(td3_bc.PRESETS["cloning"], width=128)
+    flat: Any = td3_bc.SYSTEM.run(plain, episodes, Run(None, steps=steps or 1000, quiet=True))[0]
     with torch.no_grad():
         middle = flat.act(torch.zeros(1, 1), (), {})[0].norm()
     return {
+        "kappa": round(kappa, 4),
+        "cost_end": round(lines[-1]["multiplier/cost"], 4),
         "radius": round(float(action.norm(dim=1).mean()), 4),
         "radius_std": round(float(action.norm(dim=1).std()), 4),
         "angle_tv": round(float((count - 1 / BINS).abs().sum() / 2), 4),
-        "deterministic_radius": round(float(middle), 4),
+        "regression_radius": round(float(middle), 4),
     }
 
 
 def main(steps: int | None = None) -> dict[str, Any]:
-    """The figures of every arm."""
+    """The figures of every arm on the corners."""
     torch.set_num_threads(1)
     say("cloning")
-    found: dict[str, Any] = {"steps": steps or CONFIG.steps, "floor": floor(steps), "kappa": {}, "frozen": {}}
+    found: dict[str, Any] = {"steps": steps or CONFIG.steps, "floor": floor(CONFIG, data(), steps)}
+    found |= {"kappa": {}, "frozen": {}}
     for kappa in (0.15, 0.3, 0.6):
         say(f"kappa {kappa}")
         found["kappa"][str(kappa)] = followed(replace(CONFIG, kappa=kappa), steps)
     for kappa in (0.15, 0.6):
         say(f"kappa {kappa}, multiplier frozen")
         found["frozen"][str(kappa)] = followed(replace(CONFIG, kappa=kappa, multiplier_lr=0.0), steps)
-    say("ring")
-    return found | {"ring": on_the_ring(steps)}
+    return found
 
 
 if __name__ == "__main__":
-    write("diffcps", main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ring", action="store_true", help="the ring instead of the corners")
+    if parser.parse_args().ring:
+        write("diffcps-ring", on_the_ring())
+    else:
+        write("diffcps", main())

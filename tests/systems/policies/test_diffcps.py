@@ -107,7 +107,7 @@ def test_at_its_least_value_the_multiplier_stays():
 
 @pytest.mark.slow
 def test_on_four_corners_the_denoising_loss_follows_kappa():
-    """The sheet's acceptance experiment, with the multiplier frozen as control arm, and the ring."""
+    """The sheet's acceptance experiment, with the multiplier frozen as control arm."""
     from recipes.diffcps import main
 
     found = main()
@@ -121,6 +121,14 @@ def test_on_four_corners_the_denoising_loss_follows_kappa():
     assert found["frozen"]["0.15"] == found["frozen"]["0.6"]
     outside = [arms[kappa]["outside"] for kappa in ("0.6", "0.3", "0.15")]
     assert outside[0] > outside[1] > outside[2]
-    ring = found["ring"]
-    assert abs(ring["radius"] - 1) <= 0.05 and ring["angle_tv"] <= 0.1
-    assert ring["deterministic_radius"] < 0.5
+
+
+@pytest.mark.slow
+def test_a_ring_of_equal_rewards_is_given_back():
+    """The sheet's second experiment; regression, which weights leave where no action is better, is the control arm."""
+    from recipes.diffcps import on_the_ring
+
+    ring = on_the_ring()
+    assert abs(ring["radius"] - 1) <= 0.05
+    assert ring["angle_tv"] <= 0.1
+    assert ring["regression_radius"] < 0.5
