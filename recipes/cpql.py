@@ -35,7 +35,7 @@ def reward(action: torch.Tensor) -> float:
     return float((torch.tensor(corner_shares(action)) * REWARDS).sum())
 
 
-def main(steps: int = 4000, seed: int = 0) -> dict[str, Any]:
+def main(steps: int = 4000, q_steps: int = CONFIG.steps, seed: int = 0) -> dict[str, Any]:
     """The shares of every arm."""
     torch.set_num_threads(1)
     episodes = data()
@@ -46,11 +46,13 @@ def main(steps: int = 4000, seed: int = 0) -> dict[str, Any]:
         "with_q": CONFIG,
     }.items():
         say(name)
-        trained[name] = cpql.SYSTEM.run(config, episodes, Run(None, seeds=(seed,), steps=steps))[0]
+        run = Run(None, seeds=(seed,), steps=q_steps if name == "with_q" else steps)
+        trained[name] = cpql.SYSTEM.run(config, episodes, run)[0]
     flat = sampled(trained["reconstruction"])
     one, five = (sampled(trained["with_q"], levels) for levels in ((80.0,), FIVE))
     return {
         "steps": steps,
+        "q_steps": q_steps,
         "seed": seed,
         "consistency_one_call": shares(sampled(trained["consistency"])),
         "consistency_five_calls": shares(sampled(trained["consistency"], FIVE)),
@@ -67,4 +69,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    write("cpql", main(options.steps, options.seed))
+    write("cpql", main(options.steps, seed=options.seed))

@@ -1,4 +1,4 @@
-"""FQL's toy: four corners, one state. The flow keeps all corners; its one-step student goes to the best of them.
+"""FQL's toy: four corners, one state. The flow keeps all corners; its one-step student deserts the poor ones.
 
 Arms on the same data: the student; the flow that it is distilled from; and a student without the pull to the flow,
 which follows the critic out of the data.

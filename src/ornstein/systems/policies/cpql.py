@@ -186,7 +186,7 @@ PRESETS = {
         ema_rate=0.01, batch_size=128, steps=10_000,
     ),
     "bandit": replace(
-        AGREEING, eta=0.1, lr=1e-3, critic_lr=1e-3, clip=0.0, width=128, ema_rate=0.05, layer_norm=False, steps=3_000
+        AGREEING, eta=0.4, lr=1e-3, critic_lr=1e-3, clip=0.0, width=128, ema_rate=0.05, layer_norm=False, steps=3_000
     ),
 }  # fmt: skip
 TARGETS: dict[str, str | float] = {

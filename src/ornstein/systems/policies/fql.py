@@ -145,7 +145,7 @@ PRESETS = {
         lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, batch_size=128, steps=10_000,
     ),
     "bandit": replace(
-        BASE, distill_weight=3.0, normalize_q=True, width=128, depth=3, lr=1e-3, ema_rate=0.05, steps=4_000
+        BASE, distill_weight=1.0, normalize_q=True, width=128, depth=3, lr=1e-3, ema_rate=0.05, steps=4_000
     ),
 }  # fmt: skip
 TARGETS: dict[str, str | float] = {}
