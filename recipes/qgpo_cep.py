@@ -22,22 +22,22 @@ ROWS = 4000
 
 
 def data() -> Episodes:
-    """4,000 one-step episodes."""
+    """4,000 one-step episodes, in the toy's own units: the box is a matter of `act`, which is not used."""
     b = eight_modes(4_000, generator("ring", 0))
     return Episodes.from_transitions(
         b.obs, b.action, b.reward, next_obs=b.next_obs, terminal=b.terminal > 0.5,
-        action_low=(-3.0, -3.0), action_high=(3.0, 3.0),
+        action_low=(-1.0, -1.0), action_high=(1.0, 1.0),
     )  # fmt: skip
 
 
 def sampled(agent: Any, config: qgpo_cep.Config) -> dict[str, Any]:
-    """Shares of the modes in the acts of an agent at this guidance, and how far they are from the tilted law."""
+    """Shares of the modes in an agent's samples at this guidance, and how far they are from the tilted law."""
     other: Any = qgpo_cep.SYSTEM.build(config, agent.spaces)
     other.load_state_dict(agent.state_dict())
     policy = other.eval()
     with torch.no_grad():
         noise = draw_rows(policy.noise, [generator("act", i) for i in range(ROWS)])
-        action = policy.act(torch.zeros(ROWS, 1), (), noise)[0]
+        action = policy.sample(torch.zeros(ROWS, 1), noise)
     shares, far = ring_shares(action)
     target = torch.softmax(config.beta * torch.arange(8) / 7, 0)
     distance = 0.5 * float((torch.tensor(shares) - target).abs().sum())

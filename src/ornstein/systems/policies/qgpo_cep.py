@@ -132,13 +132,17 @@ class QGPO(nn.Module):
         return ()
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
-        """One sample of the clone, guided by the gradient of the energy at the noisy action."""
+        """One guided sample."""
+        return self.box.to_env(self.sample(obs, noise)), carry
+
+    def sample(self, obs: Float[Tensor, " n obs"], noise: Noise) -> Float[Tensor, " n act"]:
+        """One sample of the clone, bent by the gradient of the energy at the noisy action; it may leave [-1, 1]."""
 
         def intermediate(x_t: X, point: Point) -> Float[Tensor, " n"]:
             return self.energy(x_t, point.t, obs)
 
         guided = energy(self.actor.denoiser.given(obs), intermediate, self.config.guidance)
-        return self.box.to_env(self.actor.sampler(guided, noise)), carry
+        return self.actor.sampler(guided, noise)
 
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
