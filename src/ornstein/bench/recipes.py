@@ -19,54 +19,63 @@ class Recipe:
     score_every: int = 0
 
 
-BASELINES = ("diffusion_cloning:best-10-percent", "td3_bc:cloning")
-"""What every table needs beside the systems: cloning of the best tenth, and of everything by least squares."""
+GUIDED = (
+    "diffusion_ql", "edp", "idql", "sfbc", "qgpo_cep", "diffcps", "cpql", "srdp", "reverse_diffusion_guide_policy",
+    "fql",
+)  # fmt: skip
+"""The systems of the surveys' offline table: generative policies that a value guides."""
+
+OFFLINE = ("cloning", "diffusion_cloning", "td3_bc", "iql", *GUIDED)
+"""Every policy that learns from recorded rewards or actions, the baselines first."""
+
+CPU = ("diffusion_cloning:replay-cpu-best-10-percent", *OFFLINE)
+"""The same beside cloning of the best tenth."""
 
 RECIPES = {
     "replay-cpu": Recipe(
-        "every policy on the small replay sets, 10,000 steps each: hours of two cores",
-        ("policies", *BASELINES),
+        "every offline policy on the small replay sets, 5,000 steps each: hours of two cores",
+        CPU,
         tuple(f"{robot}-replay" for robot in ROBOTS),
-        steps=10_000,
-        presets=("replay-cpu", "fast"),
+        steps=5_000,
+        presets=("replay-cpu",),
     ),
     "medium-cpu": Recipe(
         "the same on the small medium and expert sets",
-        ("policies", *BASELINES),
+        CPU,
         tuple(f"{robot}-{level}" for level in ("medium", "expert") for robot in ROBOTS),
-        steps=10_000,
-        presets=("replay-cpu", "fast"),
+        steps=5_000,
+        presets=("replay-cpu",),
     ),
     "adroit-cpu": Recipe(
         "the same on the small Adroit sets",
-        ("policies", *BASELINES),
+        CPU,
         ("door-human", "door-expert", "hammer-expert", "pen-expert"),
-        steps=10_000,
-        presets=("replay-cpu", "fast"),
+        steps=5_000,
+        presets=("replay-cpu",),
     ),
     "d4rl-locomotion": Recipe(
-        "every policy on D4RL's nine locomotion sets with the paper's steps, presets and best-evaluation column",
-        ("policies",),
+        "every offline policy on D4RL's nine locomotion sets with the paper's steps, presets and best evaluation",
+        OFFLINE,
         tuple(f"{robot}-{level}-v2" for level in LEVELS for robot in ROBOTS),
         episodes=10,
         score_every=50_000,
     ),
     "d4rl-adroit": Recipe(
-        "every policy on D4RL's pen sets with the paper's steps and presets",
-        ("policies",),
+        "every offline policy on D4RL's pen sets with the paper's steps and presets",
+        OFFLINE,
         ("pen-human-v1", "pen-cloned-v1"),
         episodes=100,
         score_every=50_000,
     ),
     "minari-locomotion": Recipe(
-        "every policy on Minari's medium and expert locomotion sets with the paper's steps and presets",
-        ("policies",),
+        "every offline policy on Minari's medium and expert locomotion sets with the paper's steps and presets",
+        OFFLINE,
         tuple(f"mujoco/{robot}/{level}-v0" for level in ("medium", "expert") for robot in ROBOTS),
         episodes=10,
     ),
     "minari-antmaze": Recipe(
-        "every policy on Minari's AntMaze sets with the paper's steps and presets",
-        ("policies",),
+        "every offline policy on Minari's AntMaze sets with the paper's steps and presets",
+        OFFLINE,
         tuple(
             f"D4RL/antmaze/{maze}-v1"
             for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
@@ -75,15 +84,15 @@ RECIPES = {
         score_every=50_000,
     ),
     "minari-kitchen": Recipe(
-        "every policy on Minari's kitchen sets with the paper's steps and presets",
-        ("policies",),
+        "every offline policy on Minari's kitchen sets with the paper's steps and presets",
+        OFFLINE,
         tuple(f"D4RL/kitchen/{kind}-v2" for kind in ("complete", "partial", "mixed")),
         episodes=50,
         score_every=50_000,
     ),
     "minari-adroit": Recipe(
-        "every policy on Minari's human and cloned Adroit sets with the paper's steps and presets",
-        ("policies",),
+        "every offline policy on Minari's human and cloned Adroit sets with the paper's steps and presets",
+        OFFLINE,
         tuple(f"D4RL/{hand}/{kind}-v2" for kind in ("human", "cloned") for hand in HANDS),
         episodes=100,
         score_every=50_000,

@@ -89,7 +89,7 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 GAUSSIAN = Config()
 MIXTURE = replace(GAUSSIAN, components=5)
-CPU = replace(GAUSSIAN, lr=1e-3, clip=4.0, batch_size=128, steps=10_000)  # tens of thousands of transitions
+CPU = replace(GAUSSIAN, lr=1e-3, clip=4.0, width=128, batch_size=128, steps=5_000)  # tens of thousands of transitions
 PRESETS = {
     "gaussian": GAUSSIAN,
     "mixture": MIXTURE,

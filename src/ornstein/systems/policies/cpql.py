@@ -183,7 +183,7 @@ PRESETS = {
     "online": replace(BASE, regulariser_weight=0.05, scaled=False, clip=2.0, layer_norm=False, steps=1_000_000),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
         AGREEING, eta=0.1, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3, schedule="cosine", n_step=5,
-        ema_rate=0.01, batch_size=128, steps=10_000,
+        ema_rate=0.01, width=128, batch_size=128, steps=5_000,
     ),
     "bandit": replace(
         AGREEING, eta=0.4, lr=1e-3, critic_lr=1e-3, clip=0.0, width=128, ema_rate=0.05, layer_norm=False, steps=3_000

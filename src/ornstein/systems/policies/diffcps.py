@@ -141,7 +141,7 @@ PRESETS = {
     "locomotion": BASE,
     "replay-cpu": replace(  # tens of thousands of transitions; the dual rate is raised, for so short a run
         BASE, multiplier=10.0, multiplier_lr=1e-3, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3,
-        schedule="cosine", n_step=5, ema_rate=0.01, batch_size=128, steps=10_000,
+        schedule="cosine", n_step=5, ema_rate=0.01, width=128, batch_size=128, steps=5_000,
     ),
     "halfcheetah-medium": replace(BASE, kappa=0.06, clip=9.0),
     "halfcheetah-medium-replay": replace(BASE, kappa=0.06, clip=2.0),

@@ -107,11 +107,16 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 
 BASE = Config()
+CPU = replace(  # tens of thousands of transitions, minutes of one core
+    BASE, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", ema_rate=0.01, width=128, batch_size=128, steps=5_000
+)
 PRESETS = {
     "locomotion": BASE,
     "best-10-percent": replace(BASE, best_share=0.1),
     "flow": replace(BASE, path="flow", diffusion_steps=10),
     "fast": replace(BASE, activation="silu", steps=30_000),
+    "replay-cpu": CPU,
+    "replay-cpu-best-10-percent": replace(CPU, best_share=0.1),
     "bandit": replace(BASE, lr=1e-3, clip=0.0, diffusion_steps=20, width=128, ema_after=0, steps=3_000),
 }
 TARGETS: dict[str, str | float] = {}

@@ -183,8 +183,8 @@ PRESETS = {
     "locomotion-crr": replace(BASE, learner="crr"),
     "locomotion-iql": IQL,
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, batch_size=128,
-        steps=10_000,
+        BASE, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, width=128,
+        batch_size=128, steps=5_000,
     ),
     "halfcheetah-medium": replace(BASE, clip=9.0),
     "halfcheetah-medium-replay": replace(BASE, clip=2.0),

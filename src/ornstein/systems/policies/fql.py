@@ -141,8 +141,8 @@ PRESETS = {
     "scene": replace(BASE, distill_weight=300.0),
     "puzzle": replace(BASE, distill_weight=1000.0),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, distill_weight=1.0, normalize_q=True, aggregate="min", width=256, depth=3, activation="silu", clip=4.0,
-        lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, batch_size=128, steps=10_000,
+        BASE, distill_weight=1.0, normalize_q=True, aggregate="min", width=128, depth=3, activation="silu", clip=4.0,
+        lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, batch_size=128, steps=5_000,
     ),
     "bandit": replace(
         BASE, distill_weight=1.0, normalize_q=True, width=128, depth=3, lr=1e-3, ema_rate=0.05, steps=4_000

@@ -165,8 +165,9 @@ PRESETS = {
         n_step=5,
         ema_rate=0.01,
         actor_ema_rate=0.01,
+        width=128,
         batch_size=128,
-        steps=10_000,
+        steps=5_000,
     ),
     "bandit": replace(
         BASE, candidates=32, reward="none", lr=1e-3, diffusion_steps=20, actor_ema_rate=0.01, dropout=0.0, width=128,

@@ -124,7 +124,7 @@ PRESETS = {
     "adroit": replace(BASE, temperature=0.5),
     "kitchen": replace(BASE, temperature=0.5, reward="none"),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, lr=1e-3, value_schedule="cosine", n_step=5, ema_rate=0.01, batch_size=128, steps=10_000
+        BASE, lr=1e-3, value_schedule="cosine", n_step=5, ema_rate=0.01, width=128, batch_size=128, steps=5_000
     ),
     "bandit": replace(BASE, reward="none", lr=1e-3, width=128, steps=3_000),
 }

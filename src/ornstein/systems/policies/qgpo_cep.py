@@ -182,8 +182,8 @@ PRESETS = {
     "antmaze": ANTMAZE,
     "walker2d": replace(BASE, backup_beta=1.0),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, stored=8, n_step=5, lr=1e-3, value_lr=1e-3, schedule="cosine", ema_rate=0.01, width=256, batch_size=128,
-        steps=10_000, value_batch_size=128, value_steps=5_000, energy_steps=5_000,
+        BASE, stored=8, n_step=5, lr=1e-3, value_lr=1e-3, schedule="cosine", ema_rate=0.01, width=128, value_width=128,
+        batch_size=128, steps=5_000, value_batch_size=128, value_steps=5_000, energy_steps=5_000,
     ),
     "bandit": replace(
         BASE, reward="none", calls=25, order=1, lr=1e-3, value_lr=1e-3, schedule="cosine", ema_rate=0.02, width=128,

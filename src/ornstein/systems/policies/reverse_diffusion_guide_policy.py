@@ -185,7 +185,7 @@ PRESETS = {
     "start": replace(BASE, form="start"),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
         BASE, perturbation=0.05, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01,
-        batch_size=128, behaviour_steps=10_000, steps=10_000,
+        width=128, batch_size=128, behaviour_steps=5_000, steps=5_000,
     ),
     "bandit": replace(
         BASE, explore=(1.0, 0.3), diffusion_steps=20, width=128, guide_width=64, lr=1e-3, ema_after=0,

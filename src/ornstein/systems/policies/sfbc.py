@@ -170,7 +170,8 @@ PRESETS = {
     "antmaze": replace(BASE, averaged=1, critic_steps=48_800),
     "maze": replace(BASE, averaged=1),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, calls=13, lr=1e-3, width=256, batch_size=128, steps=10_000, critic_batch_size=512, critic_steps=3_000
+        BASE, stored=8, calls=13, lr=1e-3, width=128, critic_width=128, batch_size=128, steps=5_000,
+        critic_batch_size=512, critic_steps=5_000,
     ),
     "car": replace(
         BASE, rounds=4, stored=8, averaged=1, calls=15, order=1, lr=1e-3, width=128, critic_width=128, batch_size=256,

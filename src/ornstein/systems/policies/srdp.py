@@ -153,7 +153,7 @@ PRESETS = {
     "locomotion": BASE,
     "replay-cpu": replace(  # as Diffusion-QL's: tens of thousands of transitions, minutes of one core
         BASE, standardized=True, eta=0.1, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3, schedule="cosine",
-        n_step=5, ema_rate=0.01, batch_size=128, steps=10_000,
+        n_step=5, ema_rate=0.01, width=128, batch_size=128, steps=5_000,
     ),
     "halfcheetah-medium": replace(BASE, clip=9.0), "halfcheetah-medium-replay": replace(BASE, clip=2.0),
     "halfcheetah-medium-expert": replace(BASE, clip=7.0),

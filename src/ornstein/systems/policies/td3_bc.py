@@ -7,7 +7,7 @@ standardised over the data set.
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,7 @@ class Config:
 
     q_weight: float = 2.5  # the paper's alpha: weight of the Q term after it is scaled by mean |Q|
     lr: float = 3e-4
+    schedule: Literal["constant", "cosine"] = "constant"
     discount: float = 0.99
     n_step: int = 1
     rate: float = 0.005  # share of the new weights in the target networks
@@ -72,7 +73,7 @@ class TD3BC(nn.Module):
     def phases(self) -> tuple[Phase, ...]:
         """The critics at every update; the actor and all targets at every `policy_every`-th."""
         c = self.config
-        adam = Adam(c.lr)
+        adam = Adam(c.lr, schedule=c.schedule)
         return (
             Descend("critic", self.critics, self.critic_loss, adam, {"action": Draw("normal", (self.spaces.act,))}),
             Descend("actor", self.actor, self.actor_loss, adam, {}, every=c.policy_every),
@@ -130,7 +131,14 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 
 BASE = Config()
-PRESETS = {"locomotion": BASE, "cloning": replace(BASE, q_weight=0.0), "fast": replace(BASE, steps=30_000)}
+PRESETS = {
+    "locomotion": BASE,
+    "cloning": replace(BASE, q_weight=0.0),
+    "fast": replace(BASE, steps=30_000),
+    "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
+        BASE, lr=1e-3, schedule="cosine", n_step=5, rate=0.01, width=128, batch_size=128, steps=5_000
+    ),
+}
 TARGETS: dict[str, str | float] = {
     "halfcheetah-medium": "48.3 +- 0.3", "hopper-medium": "59.3 +- 4.2", "walker2d-medium": "83.7 +- 2.1",
     "halfcheetah-medium-replay": "44.6 +- 0.5", "hopper-medium-replay": "60.9 +- 18.8",
