@@ -185,5 +185,5 @@ def test_on_four_corners_single_samples_and_choices_go_to_the_best():
     assert found["best_of_32"]["best"] >= 0.95
     assert found["single"]["best"] >= 0.40
     assert found["cloning"]["best"] <= 0.30
-    assert found["solvers_differ"] < 0.05
+    assert found["solvers"]["differ"] < 0.05
     assert found["step_time_1000_over_5"] <= 1.3

@@ -202,7 +202,8 @@ PRESETS = {
     "kitchen-complete": replace(IQL, clip=9.0), "kitchen-partial": replace(IQL, clip=10.0),
     "kitchen-mixed": replace(IQL, clip=10.0),
     "bandit": replace(
-        BASE, q_weight=1.0, diffusion_steps=100, lr=1e-3, clip=0.0, width=128, ema_after=0, steps=4_000
+        BASE, q_weight=1.0, diffusion_steps=100, lr=1e-3, schedule="cosine", clip=0.0, width=128, ema_after=0,
+        steps=4_000,
     ),
 }  # fmt: skip
 TARGETS: dict[str, str | float] = {
