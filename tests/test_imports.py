@@ -40,6 +40,7 @@ ALLOWED = {
     "actor": CORE | MATHEMATICS | {"fit"},
     "planner": CORE | MATHEMATICS,
     "online": CORE | SPINE | MATHEMATICS | {"envs"},
+    "rollout": CORE | SPINE | MATHEMATICS | {"envs", "online"},
     "behaviour": CORE | MATHEMATICS | {"actor"},
     "systems": CORE | SPINE | MATHEMATICS | {"track", "activation", "actor", "behaviour", "planner"},
     "contract": CORE | SPINE | MATHEMATICS,

@@ -78,7 +78,7 @@ class Experience:
         """The warm-up, if there was none; then the steps that are due before an update."""
         while self.replay.added < self.online.warmup:
             self._step(learner, torch.rand(self.spaces.act, generator=self.source) * 2 - 1)
-        with _acting(learner):
+        with acting(learner):
             for _ in range(self.online.per_update):
                 self._step(learner)
 
@@ -191,7 +191,7 @@ def _fill(replay: Replay, episodes: Episodes) -> None:
 
 
 @contextlib.contextmanager
-def _acting(learner: nn.Module) -> Any:
+def acting(learner: nn.Module) -> Any:
     """A learner in the middle of its training acts without dropout."""
     learner.eval()
     try:

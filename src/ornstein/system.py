@@ -12,7 +12,7 @@ from torch import nn
 from ornstein import checkpoint
 from ornstein.fit import Run
 from ornstein.source import Source
-from ornstein.types import Spaces
+from ornstein.types import Rollouts, Spaces
 
 C = TypeVar("C")
 
@@ -22,7 +22,8 @@ class System(Generic[C]):
     """The value `SYSTEM` at the end of every system's file; the file's place is its only registration.
 
     `build`: an untrained learner for these sizes. `train`: one trained learner per seed of the run.
-    `presets`: configurations by task; the first is the default. `targets`: the paper's numbers by task.
+    `presets`: configurations by task; the first is the default. `targets`: the paper's numbers by task. `rollouts`: of
+    a system that learns from its own newest steps alone, how it gathers them.
     """
 
     source: Source
@@ -31,6 +32,7 @@ class System(Generic[C]):
     targets: Mapping[str, str | float]
     build: Callable[[C, Spaces], nn.Module]
     train: Callable[[C, Any, Run], list[nn.Module]]
+    rollouts: Callable[[C], Rollouts] | None = None
 
     @property
     def module(self) -> str:

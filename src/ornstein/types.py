@@ -101,6 +101,19 @@ class Segments(NamedTuple):
     returns: Float[Tensor, " b"]
 
 
+class Rolled(NamedTuple):
+    """A batch of a policy's own steps: what it drew on the way to each action, and what became of it.
+
+    `path` holds the k + 1 states of k draws, whose log-densities were `log_prob`; `target` is the critic's.
+    """
+
+    obs: Float[Tensor, " b obs"]
+    path: Float[Tensor, " b states act"]
+    log_prob: Float[Tensor, " b k"]
+    advantage: Float[Tensor, " b"]
+    target: Float[Tensor, " b"]
+
+
 @runtime_checkable
 class Batches(Protocol):
     """A data set that is sampled by index: `fit` draws the indices, `gather` looks them up."""
@@ -130,6 +143,15 @@ class Growing(Batches, Protocol):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
+        ...
+
+
+@runtime_checkable
+class Ordered(Batches, Protocol):
+    """Data that say themselves which examples come next, as epochs do; of other data `fit` draws the indices."""
+
+    def choose(self, rows: int) -> Int[Tensor, " b"]:
+        """The indices of the next batch."""
         ...
 
 
@@ -183,6 +205,37 @@ class Adam:
             raise ValueError(
                 f"{self}: lr, clip, warmup and weight_decay must be at least 0 and accumulate at least 1; "
                 "a clip of 0 clips nothing"
+            )
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """How a policy that learns from its own newest steps alone gathers them and goes through them.
+
+    `n_envs` environments side by side take `n_steps` steps each, which are learned from in `epochs` passes of batches
+    of `batch_size`, then forgotten. `discount` and `trace` (the paper's lambda) make the advantages. `scale_rewards`:
+    divided by the running standard deviation of the discounted returns. `target_kl`: a batch on which the policy has
+    drifted further than that ends the passes (0: none does). `steps`: updates in all.
+    """
+
+    n_envs: int
+    n_steps: int
+    epochs: int
+    batch_size: int
+    steps: int
+    discount: float = 0.99
+    trace: float = 0.95
+    scale_rewards: bool = True
+    target_kl: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse passes that do not come out even."""
+        if min(self.n_envs, self.n_steps, self.epochs, self.batch_size, self.steps) < 1 or self.target_kl < 0:
+            raise ValueError(f"{self}: all sizes must be at least 1 and target_kl at least 0")
+        if self.n_envs * self.n_steps % self.batch_size:
+            raise ValueError(
+                f"n_envs * n_steps = {self.n_envs * self.n_steps} steps do not divide into batches of "
+                f"{self.batch_size}: change one of them"
             )
 
 

@@ -28,7 +28,8 @@ class Train:
     data: str | None = None
     """a D4RL HDF5 file, an NPZ file, or the id of an installed Minari data set"""
     env: str | None = None
-    """learn online in this environment, from own experience; with --data, the replay begins with these episodes"""
+    """learn online in this environment, from own experience; with --data, the replay begins with these episodes (a
+    system that learns from rollouts is trained on them first)"""
     warmup: int = 5_000
     """online: steps of random actions before the first update"""
     per_update: int = 1
@@ -119,15 +120,22 @@ def train(words: list[str]) -> Outcome:
 def _learn(options: Train, system: Any, config: Any, run: Any) -> str | None:
     """Train on the data, or in the environment; the hash of the data, if there are some."""
     from ornstein.data import formats
+    from ornstein.online import Online, train_online
+    from ornstein.rollout import train_on_policy
 
     episodes = None if options.data is None else formats.read(options.data)
+    online = Online(options.warmup, options.per_update, explore_std=options.explore_std)
     if options.env is None:
         system.run(config, episodes, run)
-    else:
-        from ornstein.online import Online, train_online
-
-        online = Online(options.warmup, options.per_update, explore_std=options.explore_std)
+    elif system.rollouts is None:
         train_online(system, config, options.env, run, online=online, prior=episodes)
+    elif online == Online():
+        train_on_policy(system, config, options.env, run, prior=episodes)
+    else:
+        raise ValueError(
+            f"{system.name} learns from rollouts of its policy, without a replay: leave out --warmup, --per-update and "
+            f"--explore-std; `ornstein train {system.name} --help` lists its own settings"
+        )
     return None if episodes is None else episodes.hash
 
 

@@ -18,7 +18,7 @@ from ornstein.fit.validation import HeldOut
 from ornstein.log import Log, Progress
 from ornstein.memory import keep_freed
 from ornstein.noise import Streams
-from ornstein.types import Batches, Descend, Growing
+from ornstein.types import Batches, Descend, Growing, Ordered
 from ornstein.update import Diverged, OneByOne, Together
 
 
@@ -77,6 +77,7 @@ class Loop:
         self.learners, self.ledger, self.steps, self.batch_size = learners, ledger, steps, batch_size
         self.run, self.position, self.held_out = ledger.run, ledger.position, held_out
         self.data, self.growing = data, data if isinstance(data, Growing) else None
+        self.ordered = data if isinstance(data, Ordered) else None
         self.specs = {p.name: p for p in learners[0].phases() if isinstance(p, Descend)}  # pyright: ignore[reportCallIssue]
         self.seeds = self._seeds(data.to(self.run.device))
         self.streams = Streams(self.run.seeds, self.position.stage, list(self.specs))
@@ -115,7 +116,9 @@ class Loop:
         if self.growing is not None:
             self.growing.grow(self.learners[0])
         due = {name: phase.noise for name, phase in self.specs.items() if step % phase.every == 0}
-        index, noises = self.streams.indices(len(self.data), rows), self.streams.noises(due, rows)
+        noises = self.streams.noises(due, rows)
+        ordered = self.ordered
+        index = self.streams.indices(len(self.data), rows) if ordered is None else [ordered.choose(rows)]
         try:
             self.means.add(self.seeds(step, index, noises))
         except Diverged as error:
