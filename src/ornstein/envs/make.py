@@ -74,6 +74,7 @@ OWN: dict[str, str] = {
     "LinearQuadratic-v0": "ornstein.envs.linear:LinearQuadratic",
     "PointMass-v0": "ornstein.envs.mass:PointMass",
     "Errands-v0": "ornstein.envs.point:Errands",
+    "TwoDoors-v0": "ornstein.envs.doors:doors",
 }
 """The environments of this package, by id."""
 
