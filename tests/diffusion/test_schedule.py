@@ -52,6 +52,14 @@ def test_sqrt_follows_its_ratio_rule_and_is_capped():
     assert got[1].item() == 0.999
 
 
+def test_karras_spaces_the_seventh_root_of_noise_over_signal():
+    sigma = torch.sqrt(torch.exp(-2 * log_alphas("karras", 3)) - 1)
+    middle = ((0.05 ** (1 / 7) + 12.5 ** (1 / 7)) / 2) ** 7
+    assert sigma.tolist() == pytest.approx([0.0, 0.05, middle, 12.5])
+    assert middle == pytest.approx(1.3442639, rel=1e-6)
+    assert torch.sqrt(torch.exp(-2 * log_alphas("karras", 1, (0.1, 3.0))) - 1).tolist() == pytest.approx([0.0, 3.0])
+
+
 def test_ends_replace_the_published_ones():
     assert betas("linear", 3, (0.1, 0.3)).tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert betas("linear_scaled", 500, (0.01, 0.02))[[0, -1]].tolist() == pytest.approx([0.02, 0.04])

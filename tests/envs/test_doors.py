@@ -1,5 +1,7 @@
 """Two doors in every wall: what they pay, what is best, what gets stuck, and which cells can be reached."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def test_the_treasure_is_for_who_never_took_the_wide_door():
         ((NARROW, WIDE, NARROW), 1.1, False),
         ((NARROW, NARROW, -0.75), 0.6, False),
     ):
-        env.reset(seed=0)
+        obs, info = env.reset(seed=0)
         total = 0.0
         for i, height in enumerate(heights):
             obs, reward, terminal, truncated, info = env.step(np.array([height]))
@@ -52,8 +54,8 @@ def test_the_treasure_is_for_who_never_took_the_wide_door():
 
 
 def test_the_best_policy_and_the_one_that_gets_stuck():
-    best = evaluate(Fixed(NARROW), "TwoDoors-v0", episodes=3)
-    stuck = evaluate(Fixed(WIDE), "TwoDoors-v0", episodes=3)
+    policies: list[Any] = [Fixed(NARROW), Fixed(WIDE)]
+    best, stuck = (evaluate(policy, "TwoDoors-v0", episodes=3) for policy in policies)
     assert best.returns == pytest.approx([best_return()] * 3) and best.success == (1.0, 1.0, 1.0)
     assert stuck.returns == pytest.approx([2.5] * 3) and stuck.success == (0.0, 0.0, 0.0)
     assert best_return() == 6.5 and best_return(5, 0.5) == 2.5

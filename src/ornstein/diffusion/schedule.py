@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Schedule = Literal["vp", "cosine", "linear", "linear_scaled", "scaled_linear", "sqrt"]
+Schedule = Literal["vp", "cosine", "linear", "linear_scaled", "scaled_linear", "sqrt", "karras"]
 """Names of the published rules for beta_k, k = 1..steps."""
 
 ENDS: dict[str, tuple[float, float]] = {
@@ -15,8 +15,11 @@ ENDS: dict[str, tuple[float, float]] = {
     "linear": (1e-4, 0.02),
     "linear_scaled": (1e-4, 0.02),
     "scaled_linear": (1e-4, 0.02),
+    "karras": (0.05, 12.5),
 }
-"""The published (beta_min, beta_max) of each rule that has them."""
+"""The (beta_min, beta_max) of each rule that has them, as published; for "karras" the least and largest noise over
+signal, with the largest that of "vp".
+"""
 
 
 def betas(
@@ -30,6 +33,8 @@ def betas(
     - "linear_scaled": the same times 1000 / steps. Source: Nichol, Dhariwal 2021 (2102.09672), official code.
     - "scaled_linear": evenly spaced square roots. Source: Rombach et al. 2022 (2112.10752), official code.
     - "cosine": abar = cos^2, each beta at most 0.999. Source: Nichol, Dhariwal 2021 (2102.09672), eq. 17.
+    - "karras": noise over signal s_k by its seventh root, evenly spaced, and abar = 1 / (1 + s^2).
+      Source: Karras et al. 2022 (2206.00364), eq. 5, on a variance preserving path.
     - "sqrt": abar = 1 - sqrt(u + 1e-4), each beta at most 0.999. Source: Li et al. 2022 (2205.14217).
     """
     if schedule not in get_args(Schedule):
@@ -42,6 +47,10 @@ def betas(
     k = torch.arange(1, steps + 1, dtype=torch.float64, device=device)
     if schedule == "vp":
         return -torch.expm1(-low / steps - 0.5 * (high - low) * (2 * k - 1) / steps**2)
+    if schedule == "karras":
+        root = high ** (1 / 7) + (steps - k) / max(steps - 1, 1) * (low ** (1 / 7) - high ** (1 / 7))
+        abar = torch.cat([k.new_ones(1), 1 / (1 + root**14)])
+        return 1 - abar[1:] / abar[:-1]
     share = (k - 1) / max(steps - 1, 1)
     if schedule == "scaled_linear":
         return (math.sqrt(low) + share * (math.sqrt(high) - math.sqrt(low))) ** 2
