@@ -22,7 +22,7 @@ from ornstein.systems.policies import diffusion_cloning, diffusion_ql
 from recipes.common import RESULTS, interval, offline_file, say, write
 
 ENVS = {"hopper-replay": "Hopper-v5", "walker2d-replay": "Walker2d-v5"}
-QL = replace(diffusion_ql.PRESETS["replay-cpu"], width=256)
+QL = replace(diffusion_ql.PRESETS["replay-cpu"], standardize=False, layer_norm=False, width=256)
 CLONING = replace(
     diffusion_cloning.PRESETS["best-10-percent"], activation=QL.activation, width=QL.width, batch_size=QL.batch_size,
     lr=QL.lr, schedule=QL.schedule, clip=QL.clip, ema_rate=QL.ema_rate, ema_every=QL.ema_every, ema_after=QL.ema_after,

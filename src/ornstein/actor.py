@@ -5,6 +5,7 @@ several systems share; what tells the systems apart stays in their files.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
+from ornstein.data.normalize import Gaussian
 from ornstein.data.transitions import transitions
 from ornstein.diffusion.denoiser import Clock, Denoiser, Eps, Index, Predict
 from ornstein.diffusion.grid import Grid, uniform
@@ -125,15 +127,29 @@ def best_episodes(episodes: Episodes, share: float) -> Episodes:
     return episodes.select(episodes.returns.argsort(descending=True)[: max(1, round(share * episodes.n_episodes))])
 
 
+def standardized(episodes: Episodes, learners: list[Any]) -> Episodes:
+    """Episodes whose observations have mean 0 and deviation 1 over the data; the learners' `inputs` then do the same.
+
+    So losses see standardised observations; acting, which meets the environment's, passes them through `inputs` first.
+    """
+    scale = Gaussian(episodes.spaces.obs).fit(episodes.obs)
+    for learner in learners:
+        learner.inputs.load_state_dict(scale.state_dict())
+    return replace(episodes, obs=scale(episodes.obs))
+
+
 def fit_transitions(
     build: Callable[[Episodes], nn.Module], config: Any, episodes: Episodes, run: Run
 ) -> list[nn.Module]:
     """One learner per seed of the run, built for the episodes and trained on their transitions in one stage.
 
-    `config` has steps and batch_size, and may have discount (0.99) and n_step (1). Goals are part of the observation.
+    `config` has steps and batch_size, and may have discount (0.99), n_step (1) and standardize. Goals are part of the
+    observation.
     """
     episodes = joined(episodes)
     learners = run.build(lambda: build(episodes))
+    if getattr(config, "standardize", False):
+        episodes = standardized(episodes, learners)
     discount, n = getattr(config, "discount", 0.99), getattr(config, "n_step", 1)
     data, held_out = run.batches(episodes, lambda e: transitions(e, discount=discount, n=n))
     fit(learners, data, steps=config.steps, batch_size=config.batch_size, run=run, validation=held_out)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ornstein.noise import draw, generator
-from ornstein.systems.policies import diffusion_ql, srdp
+from ornstein.systems.policies import diffusion_ql
 from ornstein.systems.policies.srdp import NETWORKS, SRDP, Config
 from ornstein.types import Descend, Noise, Spaces, Transitions
 from ornstein.update import Update
@@ -92,14 +92,6 @@ def test_samples_do_not_depend_on_the_second_head():
         for p in a.actor.denoiser.network.second.parameters():  # pyright: ignore
             p.add_(1.0)
         assert torch.equal(a.act(obs, (), noise)[0], before)
-
-
-def test_the_reconstruction_is_raw_unless_it_is_standardised():
-    a, noise = agent(), noises(agent())["actor"]
-    raw = a.errors(batch(), noise)[1]
-    a.state.fit(10 * batch(64).obs + 3)
-    assert not torch.allclose(a.errors(batch(), noise)[1], raw)
-    assert not srdp.BASE.standardized and srdp.PRESETS["replay-cpu"].standardized
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import best_episodes, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.fit import Run
 from ornstein.rl.action import ActionBox
 from ornstein.rl.actor import MixtureActor
@@ -42,6 +43,7 @@ class Config:
     lr: float = 3e-4
     schedule: Literal["constant", "cosine"] = "cosine"
     clip: float = 0.0  # largest gradient norm; 0: none
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 256
     depth: int = 2
     activation: str = "relu"
@@ -57,7 +59,7 @@ class Cloning(nn.Module):
         self.config, self.spaces = config, spaces
         net = {"width": config.width, "depth": config.depth, "activation": config.activation}
         self.actor = MixtureActor(spaces.obs + spaces.goal, spaces.act, components=config.components, **net)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(spaces.obs + spaces.goal), ActionBox(spaces)
         self.noise: NoiseSpec = {"component": Draw("uniform", (config.components,))}
         if config.sample:
             self.noise = {**self.noise, "action": Draw("normal", (spaces.act,))}
@@ -77,6 +79,7 @@ class Cloning(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """A component's mean, or a draw of the law."""
+        obs = self.inputs(obs)
         normal = noise["action"] if self.config.sample else obs.new_zeros(len(obs), self.spaces.act)
         return self.box.to_env(self.actor.sample(obs, noise["component"], normal)), carry
 
@@ -89,7 +92,9 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 GAUSSIAN = Config()
 MIXTURE = replace(GAUSSIAN, components=5)
-CPU = replace(GAUSSIAN, lr=1e-3, clip=4.0, width=128, batch_size=128, steps=5_000)  # tens of thousands of transitions
+CPU = replace(
+    GAUSSIAN, standardize=True, lr=1e-3, clip=4.0, width=128, batch_size=128, steps=5_000
+)  # tens of thousands of transitions
 PRESETS = {
     "gaussian": GAUSSIAN,
     "mixture": MIXTURE,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.diffusion.consistency import Boundary, Renoise, adjacent, consistency_error
 from ornstein.diffusion.denoiser import LogSigma
 from ornstein.diffusion.grid import at, karras
@@ -69,6 +70,7 @@ class Config:
     ema_every: int = 5
     ema_after: int = 1000
     layer_norm: bool = True  # in the critics; off online
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 256
     activation: str = "mish"
     batch_size: int = 256
@@ -91,7 +93,7 @@ class CPQL(nn.Module):
         self.actor_ema = frozen(self.actor)
         self.critics = Critics(size, spaces.act, layer_norm=config.layer_norm, **net)
         self.critics_target = frozen(self.critics)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         self.noise = choice_noise(self.actor, config.candidates)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -149,6 +151,7 @@ class CPQL(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One of the online actor's candidates, drawn by a softmax of the target critics' minimum."""
+        obs = self.inputs(obs)
         return self.box.to_env(drawn_action(self.actor, self.critics_target, obs, noise)), carry
 
 
@@ -182,7 +185,8 @@ PRESETS = {
     "pen-cloned": replace(BASE, eta=0.1, clip=8.0, steps=1_000_000),
     "online": replace(BASE, regulariser_weight=0.05, scaled=False, clip=2.0, layer_norm=False, steps=1_000_000),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        AGREEING, eta=0.1, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3, schedule="cosine", n_step=5,
+        AGREEING, standardize=True,
+        eta=0.1, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3, schedule="cosine", n_step=5,
         ema_rate=0.01, width=128, batch_size=128, steps=5_000,
     ),
     "bandit": replace(

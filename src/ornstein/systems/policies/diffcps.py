@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.diffusion import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
@@ -68,6 +69,8 @@ class Config:
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000  # updates before which the averaged actor keeps its first weights
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
+    layer_norm: bool = False  # in the critics
     width: int = 256
     activation: str = "mish"
     batch_size: int = 256
@@ -84,10 +87,10 @@ class DiffCPS(nn.Module):
         chain = DiscreteVP(c.diffusion_steps, "vp")
         self.actor = DiffusionActor(ConditionalMLP(spaces.act, obs, **net), chain, spaces.act)
         self.actor_ema = frozen(self.actor)
-        self.critics = Critics(obs, spaces.act, **net)
+        self.critics = Critics(obs, spaces.act, layer_norm=config.layer_norm, **net)
         self.critics_target = frozen(self.critics)
         self.multiplier = Multiplier(c.multiplier, c.kappa, least=c.least_multiplier, largest=c.largest_multiplier)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(spaces.obs + spaces.goal), ActionBox(spaces)
         self.noise = choice_noise(self.actor, c.candidates)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -127,6 +130,7 @@ class DiffCPS(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """As in Diffusion-QL: a candidate of the online actor, drawn by a softmax of the target critics' minimum."""
+        obs = self.inputs(obs)
         return self.box.to_env(drawn_action(self.actor, self.critics_target, obs, noise)), carry
 
 
@@ -140,7 +144,8 @@ MAZE = replace(BASE, kappa=0.2, least_multiplier=0.3, backup_candidates=10, step
 PRESETS = {
     "locomotion": BASE,
     "replay-cpu": replace(  # tens of thousands of transitions; the dual rate is raised, for so short a run
-        BASE, multiplier=10.0, multiplier_lr=1e-3, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3,
+        BASE, standardize=True, layer_norm=True,
+        multiplier=10.0, multiplier_lr=1e-3, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3,
         schedule="cosine", n_step=5, ema_rate=0.01, width=128, batch_size=128, steps=5_000,
     ),
     "halfcheetah-medium": replace(BASE, kappa=0.06, clip=9.0),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, best_episodes, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.diffusion.denoiser import Continuous, Velocity
 from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.process import DiscreteVP, Flow
@@ -49,6 +50,7 @@ class Config:
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000  # updates before which the averaged network is a copy
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 256
     activation: str = "mish"
     batch_size: int = 256
@@ -64,7 +66,7 @@ class DiffusionCloning(nn.Module):
         network = ConditionalMLP(spaces.act, spaces.obs + spaces.goal, width=config.width, activation=config.activation)
         self.actor = (diffusion if config.path == "vp" else flow)(network, config.diffusion_steps, spaces.act)
         self.actor_ema = frozen(self.actor)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(spaces.obs + spaces.goal), ActionBox(spaces)
         self.noise = self.actor.needs()
 
     def phases(self) -> tuple[Phase, ...]:
@@ -86,6 +88,7 @@ class DiffusionCloning(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One draw of the averaged network's chain."""
+        obs = self.inputs(obs)
         return self.box.to_env(self.actor_ema(obs, noise)), carry
 
 
@@ -108,7 +111,16 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 BASE = Config()
 CPU = replace(  # tens of thousands of transitions, minutes of one core
-    BASE, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", ema_rate=0.01, width=128, batch_size=128, steps=5_000
+    BASE,
+    standardize=True,
+    activation="silu",
+    clip=4.0,
+    lr=1e-3,
+    schedule="cosine",
+    ema_rate=0.01,
+    width=128,
+    batch_size=128,
+    steps=5_000,
 )
 PRESETS = {
     "locomotion": BASE,

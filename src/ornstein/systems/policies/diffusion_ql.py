@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
@@ -56,6 +57,8 @@ class Config:
     ema_rate: float = 0.005  # share of the new weights in both averages
     ema_every: int = 5  # updates between averages of the actor
     ema_after: int = 1000  # updates before which the averaged actor keeps its first weights
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
+    layer_norm: bool = False  # in the critics
     width: int = 256
     activation: str = "mish"
     batch_size: int = 256
@@ -72,9 +75,9 @@ class DiffusionQL(nn.Module):
         network = ConditionalMLP(spaces.act, size, **net)
         self.actor = DiffusionActor(network, DiscreteVP(config.diffusion_steps, "vp"), spaces.act)
         self.actor_ema = frozen(self.actor)
-        self.critics = Critics(size, spaces.act, **net)
+        self.critics = Critics(size, spaces.act, layer_norm=config.layer_norm, **net)
         self.critics_target = frozen(self.critics)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         self.noise = choice_noise(self.actor, config.candidates)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -113,6 +116,7 @@ class DiffusionQL(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One of the online actor's candidates, drawn by a softmax of the target critics' minimum."""
+        obs = self.inputs(obs)
         return self.box.to_env(drawn_action(self.actor, self.critics_target, obs, noise)), carry
 
 
@@ -128,6 +132,8 @@ PRESETS = {
     "fast": replace(BASE, activation="silu", steps=30_000),  # a CPU's; SiLU costs a ninth of Mish there
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
         BASE,
+        standardize=True,
+        layer_norm=True,
         eta=0.1,  # at 1 the actor climbs the errors of a critic that has seen this little
         activation="silu",
         clip=4.0,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.diffusion.dpm import DPMSolverPP2M
 from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.process import DiscreteVP
@@ -73,6 +74,8 @@ class Config:
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
+    layer_norm: bool = False  # in the critics
     width: int = 256
     activation: str = "mish"
     batch_size: int = 256
@@ -90,8 +93,8 @@ class EDP(nn.Module):
         grid = uniform(chain, config.calls, end=1 / config.diffusion_steps)
         network = ConditionalMLP(spaces.act, size, **net)
         self.actor = DiffusionActor(network, chain, spaces.act, grid=grid, solver=DPMSolverPP2M())
-        self.critics = Critics(size, spaces.act, **net)
-        self.critics_target = frozen(self.critics)
+        self.critics = Critics(size, spaces.act, layer_norm=config.layer_norm, **net)
+        self.critics_target, self.inputs = frozen(self.critics), Gaussian(size)
         if config.learner == "iql":
             self.values = StateValues(size, depth=3, **net)
         else:
@@ -167,6 +170,7 @@ class EDP(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One of the actor's candidates, drawn by a softmax of the online critics' minimum."""
+        obs = self.inputs(obs)
         return self.box.to_env(drawn_action(self.actor, self.critics, obs, noise)), carry
 
 
@@ -183,17 +187,16 @@ PRESETS = {
     "locomotion-crr": replace(BASE, learner="crr"),
     "locomotion-iql": IQL,
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, width=128,
+        BASE, standardize=True, layer_norm=True,
+        activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, width=128,
         batch_size=128, steps=5_000,
     ),
     "halfcheetah-medium": replace(BASE, clip=9.0),
     "halfcheetah-medium-replay": replace(BASE, clip=2.0),
     "halfcheetah-medium-expert": replace(BASE, clip=7.0),
-    "hopper-medium": replace(BASE, clip=9.0),
-    "hopper-medium-replay": replace(BASE, clip=4.0),
+    "hopper-medium": replace(BASE, clip=9.0), "hopper-medium-replay": replace(BASE, clip=4.0),
     "hopper-medium-expert": BASE,
-    "walker2d-medium": replace(BASE, clip=1.0),
-    "walker2d-medium-replay": replace(BASE, clip=4.0),
+    "walker2d-medium": replace(BASE, clip=1.0), "walker2d-medium-replay": replace(BASE, clip=4.0),
     "walker2d-medium-expert": BASE,
     "antmaze-umaze": replace(MAZE, clip=2.0), "antmaze-umaze-diverse": replace(MAZE, clip=3.0),
     "antmaze-medium-play": replace(MAZE, clip=2.0), "antmaze-medium-diverse": replace(MAZE, clip=1.0),
@@ -212,7 +215,6 @@ TARGETS: dict[str, str | float] = {
     "halfcheetah-medium-expert": 95.5, "hopper-medium-expert": 97.4, "walker2d-medium-expert": 110.2,
     "antmaze-umaze": 94.2, "antmaze-umaze-diverse": 79.0, "antmaze-medium-play": 81.8,
     "antmaze-medium-diverse": 82.3, "antmaze-large-play": 42.3, "antmaze-large-diverse": 60.6,
-    "pen-human": 72.7, "pen-cloned": 70.0,
-    "kitchen-complete": 75.5, "kitchen-partial": 46.3, "kitchen-mixed": 56.5,
+    "pen-human": 72.7, "pen-cloned": 70.0, "kitchen-complete": 75.5, "kitchen-partial": 46.3, "kitchen-mixed": 56.5,
 }  # fmt: skip
 SYSTEM = System(SOURCE, Config, PRESETS, TARGETS, EDP, train)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.diffusion.denoiser import Continuous, Velocity
 from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.process import Flow
@@ -57,6 +58,7 @@ class Config:
     discount: float = 0.99
     n_step: int = 1
     ema_rate: float = 0.005  # share of the new weights in the target critics
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 512
     depth: int = 4
     activation: str = "gelu"
@@ -79,7 +81,7 @@ class FQL(nn.Module):
         self.student = Actor(size + act, act, squash=False, **net)
         self.critics = Critics(size, act, layer_norm=True, **net)
         self.critics_target = frozen(self.critics)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         self.noise: NoiseSpec = {"start": Draw("normal", (act,))}
 
     def phases(self) -> tuple[Phase, ...]:
@@ -124,6 +126,7 @@ class FQL(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One call of the student."""
+        obs = self.inputs(obs)
         return self.box.to_env(self.one_step(obs, noise["start"])), carry
 
 
@@ -141,7 +144,8 @@ PRESETS = {
     "scene": replace(BASE, distill_weight=300.0),
     "puzzle": replace(BASE, distill_weight=1000.0),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, distill_weight=1.0, normalize_q=True, aggregate="min", width=128, depth=3, activation="silu", clip=4.0,
+        BASE, standardize=True,
+        distill_weight=1.0, normalize_q=True, aggregate="min", width=128, depth=3, activation="silu", clip=4.0,
         lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, batch_size=128, steps=5_000,
     ),
     "bandit": replace(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import DiffusionActor, fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.data.reward import Transform, transform_reward
 from ornstein.diffusion.constrain import clipped
 from ornstein.diffusion.process import DiscreteVP
@@ -64,6 +65,7 @@ class Config:
     ema_rate: float = 0.005  # share of the new weights in the target critics
     actor_ema_rate: float = 0.001
     dropout: float = 0.1
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 256
     blocks: int = 3
     activation: str = "mish"  # of the actor
@@ -87,7 +89,7 @@ class IDQL(nn.Module):
         self.critics = Critics(size, spaces.act, width=c.width, depth=2, activation="relu")
         self.critics_target = frozen(self.critics)
         self.values = StateValues(size, width=c.width)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         choice: NoiseSpec = {"choice": Draw("uniform", (c.candidates,))} if c.choice == "implicit" else {}
         self.noise = {**self.actor.needs(c.candidates), **choice}
 
@@ -136,6 +138,7 @@ class IDQL(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """The averaged actor's best candidate, or one drawn by the implied weights (theorem 4.1 of the paper)."""
+        obs = self.inputs(obs)
         action = self.actor_ema.candidates(obs, noise)
         q = candidate_values(self.critics_target, obs, action).amin(0)
         if self.config.choice == "best":
@@ -156,8 +159,9 @@ PRESETS = {
     "locomotion": BASE,
     "antmaze": replace(BASE, level=0.9, reward="antmaze-iql"),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE,
+        BASE, standardize=True,
         candidates=32,
+        dropout=0.0,
         activation="silu",
         blocks=2,
         lr=1e-3,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ornstein.actor import fit_transitions
 from ornstein.data.episodes import Episodes
+from ornstein.data.normalize import Gaussian
 from ornstein.data.reward import Transform, transform_reward
 from ornstein.fit import Run
 from ornstein.rl.action import ActionBox
@@ -52,6 +53,7 @@ class Config:
     discount: float = 0.99
     n_step: int = 1
     ema_rate: float = 0.005  # share of the new weights in the target critics
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 256
     depth: int = 2
     batch_size: int = 256
@@ -69,7 +71,7 @@ class IQL(nn.Module):
         self.critics = Critics(size, spaces.act, width=c.width, depth=c.depth, activation="relu")
         self.critics_target = frozen(self.critics)
         self.values = StateValues(size, width=c.width, depth=c.depth)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         self.noise: NoiseSpec = {}
 
     def phases(self) -> tuple[Phase, ...]:
@@ -108,6 +110,7 @@ class IQL(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """The policy's mean."""
+        obs = self.inputs(obs)
         return self.box.to_env(self.actor(obs)), carry
 
 
@@ -124,7 +127,15 @@ PRESETS = {
     "adroit": replace(BASE, temperature=0.5),
     "kitchen": replace(BASE, temperature=0.5, reward="none"),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, lr=1e-3, value_schedule="cosine", n_step=5, ema_rate=0.01, width=128, batch_size=128, steps=5_000
+        BASE,
+        standardize=True,
+        lr=1e-3,
+        value_schedule="cosine",
+        n_step=5,
+        ema_rate=0.01,
+        width=128,
+        batch_size=128,
+        steps=5_000,
     ),
     "bandit": replace(BASE, reward="none", lr=1e-3, width=128, steps=3_000),
 }

@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ornstein.actor import standardized
 from ornstein.behaviour import Order, behaviour_model, store
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
+from ornstein.data.normalize import Gaussian
 from ornstein.data.reward import Transform, transform_reward
 from ornstein.data.rows import Supported, supported
 from ornstein.data.transitions import transitions
@@ -64,6 +66,7 @@ class Config:
     value_lr: float = 3e-4  # of Q and of the energy
     schedule: Literal["constant", "cosine"] = "constant"  # of all rates, in each stage
     ema_rate: float = 0.005  # share of the new weights in the target critics
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 512  # of the clone, at its widest
     value_width: int = 256
     batch_size: int = 4096
@@ -84,7 +87,7 @@ class QGPO(nn.Module):
         self.critics = Critics(size, spaces.act, width=c.value_width, activation="relu")
         self.critics_target = frozen(self.critics)
         self.energy = ScalarMLP(spaces.act, size, width=c.value_width)
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         self.noise = self.actor.needs()
         self.stage: Literal["behaviour", "values", "energy"] = "behaviour"
 
@@ -133,6 +136,7 @@ class QGPO(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """One guided sample."""
+        obs = self.inputs(obs)
         return self.box.to_env(self.sample(obs, noise)), carry
 
     def sample(self, obs: Float[Tensor, " n obs"], noise: Noise) -> Float[Tensor, " n act"]:
@@ -149,6 +153,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """The clone, and then what guides it."""
     episodes = joined(transform_reward(episodes, config.reward))
     learners: list[Any] = run.build(lambda: QGPO(config, episodes.spaces))
+    if config.standardize:
+        episodes = standardized(episodes, learners)
     data, held_out = run.batches(episodes, transitions)
     fit(
         learners,
@@ -182,7 +188,8 @@ PRESETS = {
     "antmaze": ANTMAZE,
     "walker2d": replace(BASE, backup_beta=1.0),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, stored=8, n_step=5, lr=1e-3, value_lr=1e-3, schedule="cosine", ema_rate=0.01, width=128, value_width=128,
+        BASE, standardize=True,
+        stored=8, n_step=5, lr=1e-3, value_lr=1e-3, schedule="cosine", ema_rate=0.01, width=128, value_width=128,
         batch_size=128, steps=5_000, value_batch_size=128, value_steps=5_000, energy_steps=5_000,
     ),
     "bandit": replace(

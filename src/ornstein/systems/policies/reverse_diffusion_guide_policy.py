@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ornstein.actor import DiffusionActor
+from ornstein.actor import DiffusionActor, standardized
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
+from ornstein.data.normalize import Gaussian
 from ornstein.data.transitions import transitions
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.diffusion.solver import DDIM, DDPM, make_plan, sample, unpack
@@ -64,6 +65,8 @@ class Config:
     n_step: int = 1
     ema_rate: float = 0.005
     ema_after: int = 1000  # updates before which the averaged behaviour is a copy
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
+    layer_norm: bool = False  # in the critics
     width: int = 256  # of the behaviour and the critics
     activation: str = "mish"  # of the same
     batch_size: int = 256
@@ -99,10 +102,10 @@ class GuidePolicy(nn.Module):
         size, net = spaces.obs + spaces.goal, {"width": c.width, "activation": c.activation}
         chain, solver = DiscreteVP(c.diffusion_steps, "vp"), DDPM() if c.form == "step" else DDIM()
         self.actor = DiffusionActor(ConditionalMLP(spaces.act, size, **net), chain, spaces.act, solver=solver)
-        self.behaviour = frozen(self.actor)
+        self.inputs, self.behaviour = Gaussian(size), frozen(self.actor)
         self.guide = Guide(size, spaces.act, width=c.guide_width, reach=c.reach, perturbation=c.perturbation)
         self.guide_target = frozen(self.guide)
-        self.critics = Critics(size, spaces.act, **net)
+        self.critics = Critics(size, spaces.act, layer_norm=c.layer_norm, **net)
         self.critics_target = frozen(self.critics)
         self.noise: NoiseSpec = {}
         self.stage, self.explore = "behaviour", 0.0
@@ -161,6 +164,7 @@ class GuidePolicy(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """The guided action, without any noise."""
+        obs = self.inputs(obs)
         return self.box.to_env(self.steered(self.guide, obs, self.still(obs))), carry
 
 
@@ -168,6 +172,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """The behaviour, then critics and guide, one stage for each width of exploration."""
     episodes, c = joined(episodes), config
     learners: list[Any] = run.build(lambda: GuidePolicy(c, episodes.spaces))
+    if c.standardize:
+        episodes = standardized(episodes, learners)
     data, held_out = run.batches(episodes, lambda e: transitions(e, discount=c.discount, n=c.n_step))
     options = {"batch_size": c.batch_size, "run": run, "validation": held_out}
     fit(learners, data, steps=c.behaviour_steps, stage="behaviour", **options)
@@ -184,7 +190,8 @@ PRESETS = {
     "poor-data": replace(BASE, perturbation=0.05),
     "start": replace(BASE, form="start"),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, perturbation=0.05, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01,
+        BASE, standardize=True, layer_norm=True,
+        perturbation=0.05, activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01,
         width=128, batch_size=128, behaviour_steps=5_000, steps=5_000,
     ),
     "bandit": replace(

@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ornstein.actor import standardized
 from ornstein.behaviour import Order, behaviour_model, store
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
+from ornstein.data.normalize import Gaussian
 from ornstein.data.returns import planned_returns, returns_to_go
 from ornstein.data.rows import Rows, acted
 from ornstein.data.transitions import transitions
@@ -59,7 +61,9 @@ class Config:
     calls: int = 16  # of the network per sample
     order: Order = 3  # of the solver
     lr: float = 1e-4  # of the clone
+    schedule: Literal["constant", "cosine"] = "constant"  # of the clone's rate
     critic_lr: float = 1e-3
+    standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 512  # of the clone, at its widest
     critic_width: int = 256
     batch_size: int = 4096
@@ -92,7 +96,7 @@ class SfBC(nn.Module):
         self.critic = Critics(size, spaces.act, n=1, width=c.critic_width, depth=2, activation="silu")
         for name, value in (("shift", 0.0), ("scale", 1.0)):
             self.register_buffer(name, torch.tensor(value))
-        self.box = ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         self.noise = {**self.actor.needs(c.candidates), "choice": Draw("uniform", (c.candidates,))}
         self.stage = "behaviour"
 
@@ -100,7 +104,7 @@ class SfBC(nn.Module):
         """The clone alone, and then, in each round, the critic alone."""
         c = self.config
         if self.stage == "behaviour":
-            return (Descend("actor", self.actor, self.actor_loss, Adam(c.lr), self.actor.draws),)
+            return (Descend("actor", self.actor, self.actor_loss, Adam(c.lr, schedule=c.schedule), self.actor.draws),)
         return (Descend("critic", self.critic, self.critic_loss, Adam(c.critic_lr), {}),)
 
     def actor_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
@@ -137,6 +141,7 @@ class SfBC(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """The mean of some of the clone's candidates, drawn without replacement by exp(temperature Q)."""
+        obs = self.inputs(obs)
         c, action = self.config, self.actor.candidates(obs, noise)
         q = candidate_values(self.critic, obs, action)[0]
         return self.box.to_env(draw_several(action, c.temperature * q, noise["choice"], c.averaged).mean(1)), carry
@@ -146,6 +151,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """The clone; its actions at every state; then rounds of planning and regression, each from the first weights."""
     episodes, c = joined(episodes), config
     learners: list[Any] = run.build(lambda: SfBC(config, episodes.spaces))
+    if c.standardize:
+        episodes = standardized(episodes, learners)
     first = [deepcopy(learner.critic.state_dict()) for learner in learners]
     data, held_out = run.batches(episodes, transitions)
     fit(learners, data, steps=c.steps, batch_size=c.batch_size, run=run, stage="behaviour", validation=held_out)
@@ -170,7 +177,8 @@ PRESETS = {
     "antmaze": replace(BASE, averaged=1, critic_steps=48_800),
     "maze": replace(BASE, averaged=1),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
-        BASE, stored=8, calls=13, lr=1e-3, width=128, critic_width=128, batch_size=128, steps=5_000,
+        BASE, standardize=True,
+        stored=8, calls=13, lr=1e-3, schedule="cosine", width=128, critic_width=128, batch_size=128, steps=5_000,
         critic_batch_size=512, critic_steps=5_000,
     ),
     "car": replace(

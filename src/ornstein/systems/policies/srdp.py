@@ -5,7 +5,7 @@ the state was; its squared error joins the denoising loss and the Q term, and so
 share. The state is not diffused, there is no bottleneck, sampling and acting ignore the second head. All else, every
 hyper-parameter included, is Diffusion-QL: with `reconstruction` 0 it is that system, bit for bit.
 
-Deviates: `standardized` measures the reconstruction in units of the data's spread; off, as in the released code, it
+Deviates: with `standardize` the reconstruction too is in units of the data's spread; off, as in the released code, it
 is in the raw units of the state, and velocities of several units then fill the budget of the gradient's clipping.
 Unknown names of networks are refused, not replaced by the default. The rest as in `diffusion_ql`.
 """
@@ -51,7 +51,6 @@ class Config:
     """Settings; the defaults are those of the paper's locomotion tasks, which are Diffusion-QL's."""
 
     reconstruction: float = 1.0  # weight of the state's reconstruction, the paper's lambda
-    standardized: bool = False  # the reconstruction in units of each dimension's spread over the data
     network: Literal["MLP", "MLP_AE", "MLP_P5", "MLP2", "MLP_AE2", "MLP_AE_P5"] = "MLP"
     eta: float = 1.0  # weight of the Q term; 0 is the imitation version
     clip: float = 5.0  # largest gradient norm of actor and critic; 0: none
@@ -66,6 +65,8 @@ class Config:
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000
+    standardize: bool = False  # observations, and what is reconstructed, to mean 0 and deviation 1 over the data
+    layer_norm: bool = False  # in the critics
     width: int = 256  # of the critics, and the unit of the networks' widths
     activation: str = "mish"
     batch_size: int = 256
@@ -87,9 +88,10 @@ class SRDP(nn.Module):
         )  # fmt: skip
         self.actor = DiffusionActor(network, DiscreteVP(config.diffusion_steps, "vp"), spaces.act)
         self.actor_ema = frozen(self.actor)
-        self.critics = Critics(size, spaces.act, width=config.width, activation=config.activation)
+        net = {"width": config.width, "activation": config.activation}
+        self.critics = Critics(size, spaces.act, layer_norm=config.layer_norm, **net)
         self.critics_target = frozen(self.critics)
-        self.state, self.box = Gaussian(size), ActionBox(spaces)
+        self.inputs, self.box = Gaussian(size), ActionBox(spaces)
         self.noise = choice_noise(self.actor, config.candidates)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -124,7 +126,7 @@ class SRDP(nn.Module):
         x_t, level = self.actor.noised(self.box.to_unit(batch.action), noise)
         network = cast("ReconstructingMLP", self.actor.denoiser.network)
         eps, state = network.both(x_t, self.actor.denoiser.clock.label(level), batch.obs)
-        return mse_loss(eps, noise["eps"]), mse_loss(state, self.state(batch.obs))
+        return mse_loss(eps, noise["eps"]), mse_loss(state, batch.obs)
 
     def start(self, n_envs: int) -> tuple[()]:
         """Nothing is remembered."""
@@ -132,19 +134,13 @@ class SRDP(nn.Module):
 
     def act(self, obs: Float[Tensor, " n obs"], carry: Any, noise: Noise) -> tuple[Float[Tensor, " n act"], Any]:
         """As in Diffusion-QL: a candidate of the online actor, drawn by a softmax of the target critics' minimum."""
+        obs = self.inputs(obs)
         return self.box.to_env(drawn_action(self.actor, self.critics_target, obs, noise)), carry
 
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
-    """One stage; where the reconstruction is standardised, its normaliser is fitted on the data first."""
-
-    def build(data: Episodes) -> SRDP:
-        agent = SRDP(config, data.spaces)
-        if config.standardized:
-            agent.state.fit(data.obs)
-        return agent
-
-    return fit_transitions(build, config, episodes, run)
+    """One stage."""
+    return fit_transitions(lambda e: SRDP(config, e.spaces), config, episodes, run)
 
 
 BASE = Config()
@@ -152,7 +148,8 @@ MAZE = replace(BASE, eta=2.0, backup_candidates=10, steps=1_000_000)
 PRESETS = {
     "locomotion": BASE,
     "replay-cpu": replace(  # as Diffusion-QL's: tens of thousands of transitions, minutes of one core
-        BASE, standardized=True, eta=0.1, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3, schedule="cosine",
+        BASE, standardize=True, layer_norm=True,
+        eta=0.1, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3, schedule="cosine",
         n_step=5, ema_rate=0.01, width=128, batch_size=128, steps=5_000,
     ),
     "halfcheetah-medium": replace(BASE, clip=9.0), "halfcheetah-medium-replay": replace(BASE, clip=2.0),
