@@ -6,7 +6,7 @@ an interrupted run and one that was not then go on alike.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ornstein.system import System
 from ornstein.types import Noise, NoiseSpec, Rolled, Rollouts
 
 
+@runtime_checkable
 class OnPolicy(Protocol):
     """What a learner offers beside its phases to learn from its own rollouts."""
 

@@ -53,7 +53,8 @@ SOURCE = Source(
 class Config:
     """Settings; those of tuning are the paper's for locomotion, those of the clone and the networks' sizes are ours."""
 
-    diffusion_steps: int = 20  # of the chain, on the cosine schedule
+    diffusion_steps: int = 20  # of the chain
+    noise_schedule: Literal["cosine", "vp"] = "cosine"  # the paper's, or Diffusion-QL's for few steps
     tuned_steps: int = 10  # of these, the last ones
     least_std: float = 0.1  # of the tuned steps, in draws and densities
     noise_clip: float = 3.0  # of the steps' unit noise
@@ -95,7 +96,7 @@ class DPPO(nn.Module):
     def __init__(self, config: Config, spaces: Spaces) -> None:
         super().__init__()
         self.config, self.spaces, c = config, spaces, config
-        size, process = spaces.obs + spaces.goal, DiscreteVP(c.diffusion_steps, "cosine")
+        size, process = spaces.obs + spaces.goal, DiscreteVP(c.diffusion_steps, c.noise_schedule)
         self.clone = DiffusionActor(
             ConditionalMLP(spaces.act, size, width=c.width, activation=c.activation), process, spaces.act
         )
@@ -213,9 +214,10 @@ def rollouts(config: Config) -> Rollouts:
 BASE = Config()
 PRESETS = {
     "locomotion": BASE,
-    "pendulum": replace(  # one core, minutes
-        BASE, diffusion_steps=5, tuned_steps=5, n_envs=20, n_steps=100, discount=0.95, actor_lr=5e-4, width=64,
-        critic_width=64, activation="silu", tune_batch_size=500, tune_steps=1_000, ema_after=0, steps=3_000,
+    "pendulum": replace(  # one core, a minute: 50,000 environment steps
+        BASE, diffusion_steps=5, tuned_steps=3, noise_schedule="vp", reach=0.2, first_reach=0.1, n_envs=20, n_steps=100,
+        epochs=10, discount=0.9, actor_lr=1e-3, tune_batch_size=500, tune_steps=1_000, lr=3e-3, ema_after=0, width=64,
+        critic_width=64, activation="silu", batch_size=256, steps=6_000,
     ),
 }  # fmt: skip
 TARGETS: dict[str, str | float] = {}
