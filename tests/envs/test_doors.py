@@ -24,21 +24,21 @@ def test_gymnasiums_checker_is_content():
 
 
 def test_doors_pay_in_their_middles_and_walls_nothing():
-    assert (pay(WIDE), pay(NARROW)) == (0.5, 0.3)
+    assert (pay(WIDE), pay(NARROW)) == (0.5, 0.4)
     assert pay(0.4 + 0.25) == pytest.approx(0.5 * 0.75)
-    assert pay(-0.6 + 0.075) == pytest.approx(0.3 * 0.75)
+    assert pay(-0.6 + 0.075) == pytest.approx(0.4 * 0.75)
     assert [pay(height) for height in (-1.0, -0.75, -0.45, -0.3, -0.1, 0.9, 1.0)] == pytest.approx([0.0] * 7)
     grid = np.linspace(-1, 1, 20_001)
     mean = float(np.mean([pay(h) for h in grid]))
-    assert mean == pytest.approx((0.5 * 0.5 + 0.3 * 0.15) * 2 / 3, abs=1e-4)
+    assert mean == pytest.approx((0.5 * 0.5 + 0.4 * 0.15) * 2 / 3, abs=1e-4)
 
 
 def test_the_treasure_is_for_who_never_took_the_wide_door():
     env = make("TwoDoors-v0?walls=3&treasure=7.0")
     for heights, expected, found in (
-        ((NARROW, NARROW, NARROW), 0.9 + 7.0, True),
-        ((NARROW, WIDE, NARROW), 1.1, False),
-        ((NARROW, NARROW, -0.75), 0.6, False),
+        ((NARROW, NARROW, NARROW), 1.2 + 7.0, True),
+        ((NARROW, WIDE, NARROW), 1.3, False),
+        ((NARROW, NARROW, -0.75), 0.8, False),
     ):
         obs, info = env.reset(seed=0)
         total = 0.0
@@ -57,8 +57,8 @@ def test_the_best_policy_and_the_one_that_gets_stuck():
     policies: list[Any] = [Fixed(NARROW), Fixed(WIDE)]
     best, stuck = (evaluate(policy, "TwoDoors-v0", episodes=3) for policy in policies)
     assert best.returns == pytest.approx([best_return()] * 3) and best.success == (1.0, 1.0, 1.0)
-    assert stuck.returns == pytest.approx([2.5] * 3) and stuck.success == (0.0, 0.0, 0.0)
-    assert best_return() == 6.5 and best_return(5, 0.5) == 2.5
+    assert stuck.returns == pytest.approx([2.0] * 3) and stuck.success == (0.0, 0.0, 0.0)
+    assert best_return() == 4.6 and best_return(5, 0.2) == 2.5
     with pytest.raises(ValueError, match="walls = 0"):
         doors.doors(walls=0)
     cut = make("TwoDoors-v0?max_episode_steps=2")
@@ -76,4 +76,4 @@ def test_the_reachable_cells_are_those_that_all_heights_lead_to():
             for height in (first, second):
                 found.add(cell(env.step(np.array([height]))[0], 2))
     assert len(found) == reachable(2) == 46
-    assert reachable() == 118
+    assert reachable() == 94

@@ -8,7 +8,10 @@ from ornstein.catalogue import near
 from ornstein.cli import Outcome
 from ornstein.cli.options import Positional, parse
 
-STUDIES = {"expressiveness": "which policies can hold many modes: Gaussian, mixtures, diffusion, flow"}
+STUDIES = {
+    "expressiveness": "which policies can hold many modes: Gaussian, mixtures, diffusion, flow",
+    "noise_schedule": "schedules and steps of an online diffusion policy against state coverage and return",
+}
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Study:
     """Run a study and write its JSON, table and figure."""
 
     name: Positional[str]
-    """expressiveness"""
+    """expressiveness or noise_schedule"""
     out: Path = Path("studies")
     """directory of the files"""
     seed: int = 0

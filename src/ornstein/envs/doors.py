@@ -28,10 +28,10 @@ WIDE, NARROW = 0.4, -0.6
 WIDE_REACH, NARROW_REACH = 0.5, 0.15
 """How far from its middle one still goes through a door."""
 
-WIDE_PAY, NARROW_PAY = 0.5, 0.3
+WIDE_PAY, NARROW_PAY = 0.5, 0.4
 """Reward in the middle of a door; it falls as a parabola, to nothing at the door's edge."""
 
-WALLS, TREASURE, BINS = 5, 5.0, 20
+WALLS, TREASURE, BINS = 4, 3.0, 20
 """Walls of the corridor, what waits behind the last, and bins of the height where visits are counted."""
 
 

@@ -163,6 +163,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 BASE = Config()
 MANY = (80.0, 80.0, 2.24, 0.002)  # the official levels 0, 20 and 40 after the first call
 MAZE = replace(BASE, backup_candidates=10, sampling=MANY, steps=1_000_000)
+ONLINE = replace(BASE, regulariser_weight=0.05, scaled=False, clip=2.0, layer_norm=False, steps=1_000_000)
+QUICK = replace(ONLINE, activation="silu", lr=1e-3, critic_lr=1e-3, candidates=10, width=128, batch_size=128)
 AGREEING = replace(BASE, regulariser="consistency", weight="uniform", clamp=False, ema_every=1, ema_after=0)
 PRESETS = {
     "locomotion": BASE,
@@ -183,7 +185,12 @@ PRESETS = {
     "antmaze-large-diverse": replace(MAZE, eta=3.5, clip=7.0),
     "pen-human": replace(BASE, eta=0.15, clip=7.0, steps=1_000_000),
     "pen-cloned": replace(BASE, eta=0.1, clip=8.0, steps=1_000_000),
-    "online": replace(BASE, regulariser_weight=0.05, scaled=False, clip=2.0, layer_norm=False, steps=1_000_000),
+    "online": ONLINE,
+    "online-cpu": replace(QUICK, steps=10_000),
+    "doors": replace(  # the law of all that was tried, from which the softmax of the values chooses
+        QUICK, regulariser="consistency", weight="uniform", clamp=False, ema_every=1, ema_after=0,
+        regulariser_weight=1.0, eta=0.02, width=64, steps=7_500,
+    ),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
         AGREEING, standardize=True,
         eta=0.1, activation="silu", clip=4.0, lr=1e-3, critic_lr=1e-3, schedule="cosine", n_step=5,

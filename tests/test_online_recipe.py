@@ -1,0 +1,45 @@
+"""The recipe of learning online: rows that are not made twice, and what is reported of them."""
+
+import json
+
+import pytest
+from recipes import online
+
+
+def rows(values: dict[tuple[str, int], float], task: str) -> str:
+    kept = [
+        online.key(online.TASKS[task], name, seed, 100) | {"return": value} for (name, seed), value in values.items()
+    ]
+    return "".join(json.dumps(row) + "\n" for row in kept)
+
+
+def test_shares_are_counted_from_random_actions_and_differences_are_paired(tmp_path, monkeypatch):
+    monkeypatch.setattr(online, "ROWS", tmp_path / "online.jsonl")
+    monkeypatch.setattr(online, "random_return", lambda env: -1200.0)
+    values = {("sac", 0): -200.0, ("sac", 1): -300.0, ("qsm", 0): -250.0, ("qsm", 1): -450.0, ("qsm", 2): 0.0}
+    online.ROWS.write_text(rows(values, "pendulum"))
+    arms = online.report(["pendulum"], 100)["pendulum"]["arms"]
+    assert arms["sac"]["return"]["mean"] == -250.0
+    assert arms["qsm"]["seeds"] == [0, 1, 2]
+    assert arms["qsm"]["minus_sac"]["mean"] == pytest.approx(-100.0)  # over the seeds that both have
+    assert arms["qsm"]["share_of_sac"] == pytest.approx(850 / 950, abs=1e-3)
+    assert "cpql" not in arms
+
+
+def test_arms_differ_in_their_systems_only():
+    for task in online.TASKS.values():
+        configs = [task.configured(name, 5_000)[1] for name in task.arms]
+        assert len({(c.width, c.batch_size, c.steps, c.discount) for c in configs}) == 1
+        assert configs[0].steps == 5_000 - task.warmup
+
+
+def test_a_run_is_a_row_and_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(online, "ROWS", tmp_path / "results" / "online.jsonl")
+    task = online.replace(online.TASKS["doors"], warmup=20, width=8, batch_size=8)
+    online.measure(task, "qsm", 3, 40)
+    (row,) = online.rows()
+    assert (row["env"], row["system"], row["seed"], row["steps"]) == ("TwoDoors-v0", "qsm", 3, 40)
+    assert [step for step, _ in row["curve"]] == list(range(22, 42, 2))
+    monkeypatch.setattr(online, "trained", None)  # it would fail if it were run again
+    online.measure(task, "qsm", 3, 40)
+    assert len(online.rows()) == 1
