@@ -46,7 +46,7 @@ def rising_reach(first: float, last: float, n: int, *, rate: float = 3.0) -> Flo
     """The reach of each of n denoising steps, from `first` to `last` by
     (exp(rate u) - 1) / (exp(rate) - 1), u from 0 to 1; of a single step, the last.
 
-    Source: Ren et al. 2024 (2409.00588), appendix C, and its official code.
+    Source: the official code of Ren et al. 2024 (2409.00588).
     """
     u = torch.linspace(0, 1, n, dtype=torch.float64) if n > 1 else torch.ones(1, dtype=torch.float64)
     return (first + (last - first) * torch.expm1(rate * u) / math.expm1(rate)).float()
@@ -69,7 +69,7 @@ class ReturnScale:
     """Rewards over the running standard deviation of their discounted sums, in n environments, clipped to 10.
 
     The sums begin anew with each episode and go on from one call to the next.
-    Source: Engstrom et al. 2020 (2005.12729), section 2, for its part in PPO.
+    Source: Engstrom et al. 2020 (2005.12729), on its part in PPO.
     """
 
     def __init__(self, n: int, discount: float, *, clip: float = 10.0) -> None:

@@ -36,7 +36,7 @@ from ornstein.rl.critic import StateValues
 from ornstein.rl.proximal import clipped_gain, drift, rising_reach, standardised
 from ornstein.source import Source
 from ornstein.system import System
-from ornstein.types import Adam, Average, Descend, Metrics, Noise, Phase, Rolled, Rollouts, Spaces, Transitions
+from ornstein.types import Adam, Average, Denoise, Descend, Metrics, Noise, Phase, Rolled, Rollouts, Spaces, Transitions
 
 SOURCE = Source(
     title="Diffusion Policy Policy Optimization",
@@ -75,14 +75,13 @@ class Config:
     clip: float = 0.0  # largest gradient norm of actor and critic; 0: none
     tune_batch_size: int = 5_000  # environment steps, each with its tuned steps: 50,000 pairs
     tune_steps: int = 20_000  # updates: 1,000 rollouts
-    lr: float = 1e-3  # of the clone, falling to 0
+    lr: float = 1e-3  # of the clone, falling to 0 by a cosine
     weight_decay: float = 1e-6  # of the clone
-    schedule: Literal["constant", "cosine"] = "cosine"  # of the clone
     ema_rate: float = 0.005  # share of the new weights in the clone's average
     ema_after: int = 1000  # updates before which the average is a copy
     width: int = 512  # of the policy
     critic_width: int = 256
-    activation: str = "mish"
+    activation: str = "mish"  # of both
     batch_size: int = 128  # of the clone
     steps: int = 200_000  # of the clone
 
@@ -104,10 +103,10 @@ class DPPO(nn.Module):
         self.chain = Chain(process, c.tuned_steps, least_std=c.least_std, clip=c.noise_clip)
         self.critic = StateValues(size, width=c.critic_width, activation=c.activation)
         self.normalizer, self.box = MinMax(size), ActionBox(spaces)
-        fade = c.denoising_discount ** torch.arange(c.tuned_steps - 1, -1, -1, dtype=torch.float64)
-        self.register_buffer("fade", fade.float(), persistent=False)
+        fade = c.denoising_discount ** torch.arange(c.tuned_steps - 1.0, -1.0, -1.0)
         reach = rising_reach(c.first_reach, c.reach, c.tuned_steps, rate=c.reach_rate)
-        self.register_buffer("reach", reach, persistent=False)
+        for name, values in (("fade", fade), ("reach", reach)):
+            self.register_buffer(name, values, persistent=False)
         self.noise = self.roll_noise = self.chain.needs((spaces.act,))
         self.tuning = False
 
@@ -123,7 +122,7 @@ class DPPO(nn.Module):
                 Descend("actor", self.actor, self.actor_loss, Adam(c.actor_lr, clip=c.clip), {}),
                 Descend("critic", self.critic, self.critic_loss, Adam(c.critic_lr, clip=c.clip), {}),
             )
-        adam = Adam(c.lr, schedule=c.schedule, weight_decay=c.weight_decay)
+        adam = Adam(c.lr, schedule="cosine", weight_decay=c.weight_decay)
         return (
             Descend("clone", self.clone, self.clone_loss, adam, self.clone.draws),
             Average(self.base, self.clone, c.ema_rate, after=c.ema_after, before="copy"),
@@ -176,9 +175,8 @@ class DPPO(nn.Module):
         """One draw of the chain, its noise that of the process, and none at its end."""
         return self.box.to_env(self.chain.draw(*self._denoisers(obs), noise)), carry
 
-    def _denoisers(self, obs: Tensor) -> tuple[Any, Any]:
-        seen = self.normalizer(obs)
-        return self.base.denoiser.given(seen), self.actor.denoiser.given(seen)
+    def _denoisers(self, obs: Tensor) -> list[Denoise]:
+        return [part.denoiser.given(self.normalizer(obs)) for part in (self.base, self.actor)]
 
     def _averaged(self, log_prob: Tensor) -> Tensor:
         return log_prob.clamp(*self.config.log_prob_range).mean(-1)
@@ -198,17 +196,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 def rollouts(config: Config) -> Rollouts:
     """How tuning gathers its steps."""
     c = config
-    return Rollouts(
-        c.n_envs,
-        c.n_steps,
-        c.epochs,
-        c.tune_batch_size,
-        c.tune_steps,
-        c.discount,
-        c.trace,
-        c.scale_rewards,
-        c.target_kl,
-    )
+    sizes = (c.n_envs, c.n_steps, c.epochs, c.tune_batch_size, c.tune_steps)
+    return Rollouts(*sizes, c.discount, c.trace, c.scale_rewards, c.target_kl)
 
 
 BASE = Config()
