@@ -158,7 +158,7 @@ def test_state_ends_the_episodes_and_puts_everything_back():
 
 
 def run(directory: Path | None, **options: Any) -> Run:
-    return Run(directory, checkpoint_every=7, log_every=7, quiet=True, **options)
+    return Run(directory, quiet=True, **{"checkpoint_every": 7, "log_every": 7, **options})
 
 
 def pendulum() -> Any:
@@ -197,20 +197,25 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, cut):
 def test_episodes_come_first_as_a_stage_of_their_own(tmp_path):
     prior = collect(pendulum(), lambda obs: np.array([1.0], np.float32), steps=40)
     seen: list[tuple[str, int]] = []
+    rare = {"checkpoint_every": 100}
     agent: Any = train_on_policy(
-        dppo.SYSTEM, TINY, pendulum, run(tmp_path / "both", on_stage=lambda *a: seen.append((a[0], a[3]))), prior=prior
+        dppo.SYSTEM,
+        TINY,
+        pendulum,
+        run(tmp_path / "both", **rare, on_stage=lambda *a: seen.append((a[0], a[3]))),
+        prior=prior,
     )
     assert seen == [("train", 8), ("rollouts", 4)]
     assert not agent.training
     first = weights(tmp_path / "both")
-    cloned = dppo.SYSTEM.run(TINY, prior, run(tmp_path / "clone"))[0].state_dict()
+    cloned = dppo.SYSTEM.run(TINY, prior, run(tmp_path / "clone", **rare))[0].state_dict()
     assert torch.equal(cloned["base.denoiser.network.body.0.weight"], first["base.denoiser.network.body.0.weight"])
     assert not torch.equal(
         cloned["actor.denoiser.network.body.0.weight"], first["actor.denoiser.network.body.0.weight"]
     )
-    train_on_policy(dppo.SYSTEM, TINY, pendulum, run(tmp_path / "from", init_from=tmp_path / "clone"))
+    train_on_policy(dppo.SYSTEM, TINY, pendulum, run(tmp_path / "from", init_from=tmp_path / "clone", **rare))
     assert all(torch.equal(first[name], other) for name, other in weights(tmp_path / "from").items())
-    loaded, _ = load(tmp_path / "both")[1], None
+    _, loaded = load(tmp_path / "both")
     assert torch.equal(loaded.critic.body.head.weight, agent.critic.body.head.weight)
 
 

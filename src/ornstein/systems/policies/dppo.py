@@ -103,9 +103,9 @@ class DPPO(nn.Module):
         self.chain = Chain(process, c.tuned_steps, least_std=c.least_std, clip=c.noise_clip)
         self.critic = StateValues(size, width=c.critic_width, activation=c.activation)
         self.normalizer, self.box = MinMax(size), ActionBox(spaces)
-        fade = c.denoising_discount ** torch.arange(c.tuned_steps - 1.0, -1.0, -1.0)
+        fade = c.denoising_discount ** torch.arange(c.tuned_steps - 1, -1, -1, dtype=torch.float64)
         reach = rising_reach(c.first_reach, c.reach, c.tuned_steps, rate=c.reach_rate)
-        for name, values in (("fade", fade), ("reach", reach)):
+        for name, values in (("fade", fade.float()), ("reach", reach)):
             self.register_buffer(name, values, persistent=False)
         self.noise = self.roll_noise = self.chain.needs((spaces.act,))
         self.tuning = False
@@ -175,8 +175,9 @@ class DPPO(nn.Module):
         """One draw of the chain, its noise that of the process, and none at its end."""
         return self.box.to_env(self.chain.draw(*self._denoisers(obs), noise)), carry
 
-    def _denoisers(self, obs: Tensor) -> list[Denoise]:
-        return [part.denoiser.given(self.normalizer(obs)) for part in (self.base, self.actor)]
+    def _denoisers(self, obs: Tensor) -> tuple[Denoise, Denoise]:
+        seen = self.normalizer(obs)
+        return self.base.denoiser.given(seen), self.actor.denoiser.given(seen)
 
     def _averaged(self, log_prob: Tensor) -> Tensor:
         return log_prob.clamp(*self.config.log_prob_range).mean(-1)
