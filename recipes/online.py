@@ -55,7 +55,8 @@ class Task:
         return system, replace(config, width=self.width, batch_size=self.batch_size, steps=steps - self.warmup)
 
 
-# A system that learns by `train_online` is added by a line in each task; one that collects by itself, in `trained`.
+# A system that learns by `train_online` is added by a line in each task. DPPO, which collects by itself (`rollout`),
+# and offline-to-online arms, which begin with a prior, belong into `trained`.
 TASKS = {
     "pendulum": Task(
         "Pendulum-v1", 10_000, 1_000,
@@ -80,7 +81,7 @@ TASKS = {
             "cpql": (cpql.SYSTEM, cpql.PRESETS["doors"]),
             "qsm": (qsm.SYSTEM, qsm.PRESETS["doors"]),
         },
-        width=64,
+        width=64, batch_size=64,
     ),
 }  # fmt: skip
 

@@ -152,8 +152,16 @@ PRESETS = {
     "locomotion": BASE,
     "hard": replace(BASE, q_scale=120.0),  # quadruped and humanoid
     "online-cpu": SMALL,
-    "doors": replace(  # a law at temperature 0.1, with steps enough to draw its narrow mode
-        SMALL, target="scaled", q_scale=10.0, diffusion_steps=10, explore_std=0.03, candidates=16, width=64
+    "doors": replace(  # a law at temperature 0.1; Karras' last levels are fine enough to draw its narrow mode
+        SMALL,
+        target="scaled",
+        q_scale=10.0,
+        diffusion_steps=10,
+        noise_schedule="karras",
+        explore_std=0.03,
+        candidates=16,
+        width=64,
+        batch_size=64,
     ),
 }
 TARGETS: dict[str, str | float] = {}
