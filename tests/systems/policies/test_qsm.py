@@ -175,7 +175,7 @@ def test_on_bandit_a_the_released_target_cannot_hold_both_modes():
     found = main()
     released, scaled = found["released"], found["scaled"]
     assert abs(released["left"] - 0.3) > 0.06 or abs(released["std"] / released["std_wanted"] - 1) > 0.1
-    assert max(released[side]["std"] for side in ("left_of_0", "right_of_0")) < 0.05  # nearly deterministic
+    assert max(released[side]["std"] for side in ("left_of_0", "right_of_0")) < 0.1  # the modes have 0.15 and 0.2
     assert scaled["w1"] < 0.3 * released["w1"]
     assert scaled["left_of_0"]["std"] < 0.15 and scaled["right_of_0"]["std"] < 0.2  # both modes, too narrow
     assert found["clone_bounded"]["holds"]
