@@ -1,7 +1,7 @@
 """EDP beside Diffusion-QL, at equal networks: what one network call per actor update saves, at 15 steps and at 100.
 
 Both sides are ours. The actor's step is the mechanism, and the bar is on it. A whole update also trains the critics,
-and with "td3" draws target actions by the solver's 15 calls, as many as a chain of 15 steps takes; so at 15 steps it
+and with "td3" draws target actions by the solver's 16 calls, one more than a chain of 15 steps takes; so at 15 steps it
 saves less, and at 100 almost all.
 """
 

@@ -1,6 +1,6 @@
 """EDP on four corners: single samples and choices go to the best corner, cloning does not.
 
-Beside it: whether the solver of 15 calls draws what the chain of 100 steps draws, from the same cloning network; and
+Beside it: whether the solver of 16 calls draws what the chain of 100 steps draws, from the same cloning network; and
 whether an actor step at 1000 diffusion steps takes longer than one at 5.
 """
 
@@ -45,14 +45,14 @@ def best_of(agent: Any, candidates: int, rows: int = 1000) -> torch.Tensor:
 
 
 def solvers(agent: Any) -> dict[str, Any]:
-    """15 calls of the solver beside all steps of the chain, and the largest difference of a corner's share.
+    """16 calls of the solver beside all steps of the chain, and the largest difference of a corner's share.
 
     What lies outside of all corners is no mode: a deterministic solver leaves more between them, as the shares say.
     """
     chain = Sampler(uniform(agent.actor.process, CONFIG.diffusion_steps), DDPM())
     few, all_steps = shares(single(agent)), shares(single(agent, chain))
     pairs = zip(few["corners"], all_steps["corners"], strict=True)
-    return {"15": few, "chain": all_steps, "differ": round(max(abs(a - b) for a, b in pairs), 4)}
+    return {"16": few, "chain": all_steps, "differ": round(max(abs(a - b) for a, b in pairs), 4)}
 
 
 def step_times() -> dict[int, float]:

@@ -73,6 +73,11 @@ def test_a_drawn_action_takes_so_many_calls_and_implicit_values_draw_none():
     assert not calls and not hasattr(a, "actor_ema")
 
 
+def test_calls_that_no_steps_of_three_make_are_refused():
+    with pytest.raises(ValueError, match="calls = 15"):
+        agent(replace(SMALL, calls=15))
+
+
 def denoised(a: EDP, b: Transitions, noise: Noise) -> torch.Tensor:
     """The action denoised in one step, written out from the sheet's formula."""
     abar = a.actor.process.rates((torch.floor(noise["t"] * 50) + 1) / 50).alpha[:, None] ** 2

@@ -3,18 +3,18 @@
 The critic's gradient does not pass through a sampling chain: an action of the data is noised and denoised in one
 step, a_hat = (a_t - sigma eps) / alpha, and what the learner makes of a_hat is the policy's loss. What tells it apart:
 one network call per actor update gives a_hat and the denoising loss both, so the cost does not depend on the number of
-diffusion steps; an ODE solver of 15 calls draws the actions of targets and of acting; and N(a_hat, I) stands in for
+diffusion steps; an ODE solver of 16 calls draws the actions of targets and of acting; and N(a_hat, I) stands in for
 the policy's likelihood, so that learners which weigh the data's actions can use it. Three learners:
 
 - "td3": - q_weight mean Q_i(s, a_hat) / mean |Q_i(s, a_hat)|, i by a coin; targets from the averaged actor.
 - "crr": the data's actions, weighted by exp(Q(s, a) - mean Q(s, u)) with draws u around a_hat; targets as for "td3".
 - "iql": the data's actions, weighted by exp(temperature (Q(s, a) - V(s))); no action is ever drawn in training.
 
-Deviates: the solver is DPM-Solver++(2M), its last call a denoise; a_hat stays in the action box in all of them, and so
-do the draws u, where the official code asks the critic a whole standard deviation outside. The chain is the one that
-the solver integrates, beta from 0.1 to 20, cut into steps; the official table, beta_k = beta(k / T) / T, differs in
-log alpha by a hundredth or 0.0004 at 1000 steps and does not exist below 21. Actions are scaled to [-1, 1] by the
-environment's box, not clipped to 0.999 of it.
+Deviates: five steps of DPM-Solver-3 and a denoise: a multistep solver would, in evenly spaced times, extrapolate
+far into its long last step. a_hat stays in the action box everywhere, and so do the draws u, where the official code
+asks the critic a whole standard deviation outside. The chain is the one that the solver integrates, beta from 0.1 to
+20, cut into steps; the official table, beta_k = beta(k / T) / T, differs in log alpha by a hundredth or 0.0004 at 1000
+steps and does not exist below 21. Actions are scaled to [-1, 1] by the environment's box, not clipped to 0.999 of it.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
-from ornstein.diffusion.dpm import DPMSolverPP2M
+from ornstein.diffusion.dpm import DPMSolver3
 from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
@@ -63,7 +63,7 @@ class Config:
     near_actions: int = 10  # crr: draws around a_hat, whose mean value an action is compared with
     expectile: float = 0.7  # iql; 0.9 in mazes
     diffusion_steps: int = 1000  # in training
-    calls: int = 15  # of the network per drawn action
+    calls: int = 16  # of the network per drawn action: three in each of five steps, and a denoise
     lr: float = 3e-4  # of all networks
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 5.0  # largest gradient norm; 0: none
@@ -90,9 +90,12 @@ class EDP(nn.Module):
         self.config, self.spaces, self.box = config, spaces, ActionBox(spaces)
         size, net = spaces.obs + spaces.goal, {"width": config.width, "activation": config.activation}
         chain = DiscreteVP(config.diffusion_steps, "vp", (0.1, 20.0))
-        grid = uniform(chain, config.calls, end=1 / config.diffusion_steps)
+        steps, rest = divmod(config.calls - 1, 3)
+        if rest or steps < 1:
+            raise ValueError(f"calls = {config.calls}: a denoise after steps of three calls; give 1 + a multiple of 3")
+        grid = uniform(chain, steps + 1, end=1 / config.diffusion_steps)
         network = ConditionalMLP(spaces.act, size, **net)
-        self.actor = DiffusionActor(network, chain, spaces.act, grid=grid, solver=DPMSolverPP2M())
+        self.actor = DiffusionActor(network, chain, spaces.act, grid=grid, solver=DPMSolver3(chain))
         self.critics = Critics(size, spaces.act, layer_norm=config.layer_norm, **net)
         self.critics_target, self.inputs = frozen(self.critics), Gaussian(size)
         if config.learner == "iql":
