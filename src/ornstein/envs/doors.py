@@ -7,6 +7,10 @@ policy of one mode climbs that, and its noise does not reach the other door seve
 a share s of its actions at each peak finds the treasure in s^walls of its episodes, random heights in about
 (narrow reach)^walls.
 
+With `treasure=0&narrow_pay=1` nothing has to be found any more: the narrow door pays more at once, and random heights
+meet it from the start. What remains is to climb the right one of two peaks of a value that is known: a Gaussian, which
+sees the value smoothed by its own width, climbs the one with the larger area, the wide one, and cannot leave it.
+
 Known exactly: the best return, `walls` NARROW_PAY + treasure, that of always taking the wide door, `walls` WIDE_PAY,
 and what random heights give before they find anything, walls (WIDE_PAY WIDE_REACH + NARROW_PAY NARROW_REACH) 2 / 3.
 """
@@ -35,10 +39,10 @@ WALLS, TREASURE, BINS = 4, 3.0, 20
 """Walls of the corridor, what waits behind the last, and bins of the height where visits are counted."""
 
 
-def pay(height: float) -> float:
+def pay(height: float, narrow_pay: float = NARROW_PAY) -> float:
     """The reward of crossing a wall at this height."""
     wide = WIDE_PAY * max(0.0, 1 - ((height - WIDE) / WIDE_REACH) ** 2)
-    return wide + NARROW_PAY * max(0.0, 1 - ((height - NARROW) / NARROW_REACH) ** 2)
+    return wide + narrow_pay * max(0.0, 1 - ((height - NARROW) / NARROW_REACH) ** 2)
 
 
 def is_narrow(height: float) -> bool:
@@ -46,9 +50,9 @@ def is_narrow(height: float) -> bool:
     return abs(height - NARROW) < NARROW_REACH
 
 
-def best_return(walls: int = WALLS, treasure: float = TREASURE) -> float:
-    """The narrow door at every wall, or, for a small treasure, the wide one."""
-    return max(walls * NARROW_PAY + treasure, walls * WIDE_PAY)
+def best_return(walls: int = WALLS, treasure: float = TREASURE, narrow_pay: float = NARROW_PAY) -> float:
+    """The narrow door at every wall, or, for a small treasure and pay, the wide one."""
+    return max(walls * narrow_pay + treasure, walls * WIDE_PAY)
 
 
 def cell(obs: Float[np.ndarray, " 3"], walls: int = WALLS) -> int:
@@ -70,7 +74,10 @@ def reachable(walls: int = WALLS) -> int:
     return walls * (BINS + door) - inside  # heights wholly inside of the door cannot break a row at the first wall
 
 
-def doors(*, walls: int = WALLS, treasure: float = TREASURE, max_episode_steps: int | None = None) -> Any:
+def doors(
+    *, walls: int = WALLS, treasure: float = TREASURE, narrow_pay: float = NARROW_PAY,
+    max_episode_steps: int | None = None,
+) -> Any:  # fmt: skip
     """`TwoDoors-v0`, a `gymnasium.Env`: episodes of `walls` steps with one action in [-1, 1], the height.
 
     Observations are (walls crossed, from -1 to 1; 1 while all were crossed by the narrow door, else -1; the present
@@ -88,7 +95,8 @@ def doors(*, walls: int = WALLS, treasure: float = TREASURE, max_episode_steps: 
         def __init__(self) -> None:
             self.observation_space = Box(-1.0, 1.0, (3,), np.float64)
             self.action_space = Box(-1.0, 1.0, (1,), np.float32)
-            self.spec = spec_of("TwoDoors-v0", {"walls": walls, "treasure": treasure}, max_episode_steps)
+            settings = {"walls": walls, "treasure": treasure, "narrow_pay": narrow_pay}
+            self.spec = spec_of("TwoDoors-v0", settings, max_episode_steps)
 
         def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
             super().reset(seed=seed)
@@ -103,7 +111,7 @@ def doors(*, walls: int = WALLS, treasure: float = TREASURE, max_episode_steps: 
             over = self.crossed == walls
             found = over and self.unbroken
             cut = self.crossed == max_episode_steps and not over
-            return self._observe(), pay(self.height) + treasure * found, over, cut, {"success": found}
+            return self._observe(), pay(self.height, narrow_pay) + treasure * found, over, cut, {"success": found}
 
         def _observe(self) -> Float[np.ndarray, " 3"]:
             return np.array([2 * self.crossed / walls - 1, 1.0 if self.unbroken else -1.0, self.height])
