@@ -26,7 +26,7 @@ from ornstein.checkpoint import encode
 from ornstein.envs.doors import best_return
 from ornstein.evaluate import evaluate
 from ornstein.online import Online
-from ornstein.systems.policies import cpql, qsm, sac
+from ornstein.systems.policies import cpql, qsm, qvpo, sac
 from recipes.common import RESULTS, interval, say, write
 from recipes.edge import learned
 
@@ -64,6 +64,7 @@ TASKS = {
             "sac": (sac.SYSTEM, sac.PRESETS["pendulum"]),
             "cpql": (cpql.SYSTEM, cpql.PRESETS["online-cpu"]),
             "qsm": (qsm.SYSTEM, qsm.PRESETS["online-cpu"]),
+            "qvpo": (qvpo.SYSTEM, qvpo.PRESETS["online-cpu"]),
         },
     ),
     "hopper": Task(
@@ -72,6 +73,7 @@ TASKS = {
             "sac": (sac.SYSTEM, replace(sac.BASE, lr=1e-3)),
             "cpql": (cpql.SYSTEM, cpql.PRESETS["online-cpu"]),
             "qsm": (qsm.SYSTEM, qsm.PRESETS["online-cpu"]),
+            "qvpo": (qvpo.SYSTEM, qvpo.PRESETS["online-cpu"]),
         },
     ),
     "doors": Task(
@@ -80,6 +82,7 @@ TASKS = {
             "sac": (sac.SYSTEM, sac.PRESETS["pendulum"]),
             "cpql": (cpql.SYSTEM, cpql.PRESETS["doors"]),
             "qsm": (qsm.SYSTEM, qsm.PRESETS["doors"]),
+            "qvpo": (qvpo.SYSTEM, qvpo.PRESETS["doors"]),
         },
         width=64, batch_size=64,
     ),

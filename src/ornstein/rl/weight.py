@@ -26,3 +26,8 @@ def expectile_loss(error: Float[Tensor, " *b"], *, expectile: float) -> Float[Te
     if not 0 < expectile < 1:
         raise ValueError(f"expectile = {expectile} must lie between 0 and 1; 0.5 is the mean")
     return torch.where(error < 0, 1 - expectile, expectile) * error**2
+
+
+def positive_weight(q: Float[Tensor, " b k"]) -> Float[Tensor, " b k"]:
+    """max(Q - V, 0) for each of a row's k actions, V their mean. Source: Ding et al. 2024 (2405.16173), section 4.2."""
+    return (q - q.mean(1, keepdim=True)).clamp_min(0.0)
