@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ornstein.types import Adam, Average, Descend, Draw, Metrics, Noise, Phase
+from ornstein.noise import draw, generator
+from ornstein.types import Adam, Average, Descend, Draw, Metrics, Noise, Phase, Transitions
 
 
 class Rows(NamedTuple):
@@ -126,3 +127,19 @@ def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """The largest difference of two sets of weights."""
     assert a.keys() == b.keys()
     return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def steps_of(rows: int, *, obs: int = 3, act: int = 2) -> Transitions:
+    """Random transitions without ends, actions in [-1, 1]."""
+    g = generator("batch")
+    normal = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
+    return Transitions(
+        normal(rows, obs), normal(rows, act).clamp(-1, 1), normal(rows), normal(rows, obs), torch.zeros(rows),
+        torch.full((rows,), 0.99),
+    )  # fmt: skip
+
+
+def phase_noise(learner: Any, name: str, rows: int) -> dict[str, Tensor]:
+    """A draw of what the phase of this name declares."""
+    (phase,) = [p for p in learner.phases() if isinstance(p, Descend) and p.name == name]
+    return dict(draw(phase.noise, rows, generator("noise", name)))

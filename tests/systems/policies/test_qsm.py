@@ -11,7 +11,8 @@ from ornstein.diffusion.process import corrupt
 from ornstein.diffusion.sampler import drawn_level
 from ornstein.noise import draw, generator
 from ornstein.systems.policies.qsm import BASE, PRESETS, QSM, Config
-from ornstein.types import Descend, Point, Spaces, Transitions
+from ornstein.types import Point, Spaces
+from toys import phase_noise, steps_of
 
 SPACES = Spaces(obs=3, act=2)
 SMALL = replace(BASE, width=16)
@@ -23,24 +24,10 @@ def agent(config: Config = SMALL, spaces: Spaces = SPACES) -> QSM:
         return QSM(config, spaces)
 
 
-def batch(rows: int = 8) -> Transitions:
-    g = generator("batch")
-    normal = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
-    return Transitions(
-        normal(rows, 3), normal(rows, 2).clamp(-1, 1), normal(rows), normal(rows, 3), torch.zeros(rows),
-        torch.full((rows,), 0.99),
-    )  # fmt: skip
-
-
-def noise_of(a: QSM, name: str, rows: int = 8) -> dict[str, Tensor]:
-    (phase,) = [p for p in a.phases() if isinstance(p, Descend) and p.name == name]
-    return dict(draw(phase.noise, rows, generator("noise", name)))
-
-
 @pytest.mark.parametrize("target", ["released", "scaled"])
 def test_the_network_is_regressed_on_the_slope_of_the_mean_critic_at_the_noisy_action(target):
-    a, b = agent(replace(SMALL, target=target)), batch()
-    noise = noise_of(a, "actor")
+    a, b = agent(replace(SMALL, target=target)), steps_of(8)
+    noise = phase_noise(a, "actor", 8)
     level = drawn_level(a.actor.process, noise["t"], b.action)
     x_t = corrupt(b.action, level, noise["eps"])
     step = 1e-3
@@ -59,18 +46,18 @@ def test_the_network_is_regressed_on_the_slope_of_the_mean_critic_at_the_noisy_a
 
 def test_the_actors_gradient_stays_in_the_actor_and_out_of_the_chain():
     """One network call per update, and a target without a gradient of its own."""
-    a, b = agent(), batch()
+    a, b = agent(), steps_of(8)
     calls: list[None] = []
     a.actor.denoiser.network.register_forward_hook(lambda *_: calls.append(None))  # pyright: ignore
-    a.actor_loss(b, noise_of(a, "actor"))[0].backward()
+    a.actor_loss(b, phase_noise(a, "actor", 8))[0].backward()
     assert len(calls) == 1
     assert all(p.grad is None for p in a.critics.parameters())
     assert all(p.grad is not None for p in a.actor.parameters())
 
 
 def test_targets_take_the_smaller_critic_at_actions_made_as_in_exploring():
-    a, b = agent(), batch()
-    noise = noise_of(a, "critic")
+    a, b = agent(), steps_of(8)
+    noise = phase_noise(a, "critic", 8)
     with torch.no_grad():
         next_action = (a.actor(b.next_obs, noise) + 0.1 * noise["jitter"]).clamp(-1, 1)
         y = b.reward + 0.99 * a.critics_target(b.next_obs, next_action).min(0).values
@@ -81,7 +68,7 @@ def test_targets_take_the_smaller_critic_at_actions_made_as_in_exploring():
 
 
 def test_acting_takes_the_best_of_several_without_noise():
-    a, obs = agent(replace(SMALL, candidates=7)), batch().obs
+    a, obs = agent(replace(SMALL, candidates=7)), steps_of(8).obs
     noise = draw(a.noise, 8, generator("act"))
     with torch.no_grad():
         seven = a.actor.candidates(obs, noise)

@@ -11,7 +11,8 @@ from ornstein.noise import draw, generator
 from ornstein.rl.critic import Critics
 from ornstein.rl.weight import positive_weight
 from ornstein.systems.policies.qvpo import BASE, QVPO, Config
-from ornstein.types import Descend, Spaces, Transitions
+from ornstein.types import Spaces
+from toys import phase_noise, steps_of
 
 SPACES = Spaces(obs=3, act=2)
 SMALL = replace(BASE, width=16, samples=6, uniform=3, explored=4, candidates=5, diffusion_steps=4)
@@ -23,23 +24,9 @@ def agent(config: Config = SMALL) -> QVPO:
         return QVPO(config, SPACES)
 
 
-def batch(rows: int = 8) -> Transitions:
-    g = generator("batch")
-    normal = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
-    return Transitions(
-        normal(rows, 3), normal(rows, 2).clamp(-1, 1), normal(rows), normal(rows, 3), torch.zeros(rows),
-        torch.full((rows,), 0.99),
-    )  # fmt: skip
-
-
-def noise_of(a: QVPO, name: str, rows: int = 8) -> dict[str, Tensor]:
-    (phase,) = [p for p in a.phases() if isinstance(p, Descend) and p.name == name]
-    return dict(draw(phase.noise, rows, generator("noise", name)))
-
-
 def test_the_loss_is_the_weighted_denoising_error_of_the_best_sample_and_of_uniform_actions():
-    a, b = agent(), batch()
-    noise = noise_of(a, "actor")
+    a, b = agent(), steps_of(8)
+    noise = phase_noise(a, "actor", 8)
     with torch.no_grad():
         samples = a.actor.candidates(b.obs, noise)
         wanted = 0.0
@@ -64,7 +51,7 @@ def test_where_no_sample_is_better_nothing_is_learned_unless_the_weight_is_taken
     for weighted, learns in ((True, False), (False, True)):
         a = agent(replace(SMALL, weighted=weighted))
         a.critics = Flat(3, 2, width=4)
-        loss = a.actor_loss(batch(), noise_of(a, "actor"))[0]
+        loss = a.actor_loss(steps_of(8), phase_noise(a, "actor", 8))[0]
         assert bool(loss > 0) == learns
 
 
@@ -72,26 +59,26 @@ def test_uniform_actions_count_only_with_their_weight():
     losses = {}
     for entropy in (0.0, 1.0, 2.0):
         a = agent(replace(SMALL, entropy=entropy))
-        losses[entropy] = float(a.actor_loss(batch(), noise_of(a, "actor"))[0].detach())
+        losses[entropy] = float(a.actor_loss(steps_of(8), phase_noise(a, "actor", 8))[0].detach())
     assert losses[1.0] - losses[0.0] == pytest.approx(losses[2.0] - losses[1.0], rel=1e-3)
     assert losses[1.0] > losses[0.0]
 
 
 def test_neither_the_chain_nor_the_critics_get_a_gradient_from_the_actor():
-    a, b = agent(), batch()
+    a, b = agent(), steps_of(8)
     with_gradient: list[bool] = []
     a.actor.denoiser.network.body[-1].register_forward_hook(  # pyright: ignore
         lambda *_: with_gradient.append(torch.is_grad_enabled())
     )
-    a.actor_loss(b, noise_of(a, "actor"))[0].backward()
+    a.actor_loss(b, phase_noise(a, "actor", 8))[0].backward()
     assert with_gradient == [False] * 4 + [True]
     assert all(p.grad is None for p in a.critics.parameters())
     assert all(p.grad is not None for p in a.actor.parameters())
 
 
 def test_targets_take_the_best_of_a_few_samples_of_the_averaged_actor():
-    a, b = agent(), batch()
-    noise = noise_of(a, "critic")
+    a, b = agent(), steps_of(8)
+    noise = phase_noise(a, "critic", 8)
     with torch.no_grad():
         few = a.actor_ema.candidates(b.next_obs, noise)
         assert few.shape[1] == 4
@@ -101,7 +88,7 @@ def test_targets_take_the_best_of_a_few_samples_of_the_averaged_actor():
 
 
 def test_acting_takes_the_best_of_more_samples_than_exploring():
-    a, obs = agent(), batch().obs
+    a, obs = agent(), steps_of(8).obs
     for spec, act, k in ((a.noise, a.act, 5), (a.explore_noise, a.explore, 4)):
         noise: Any = draw(spec, 8, generator("act"))
         with torch.no_grad():
