@@ -8,8 +8,8 @@ a share s of its actions at each peak finds the treasure in s^walls of its episo
 (narrow reach)^walls.
 
 With `treasure=0&narrow_pay=1` nothing has to be found any more: the narrow door pays more at once, and random heights
-meet it from the start. What remains is to climb the right one of two peaks of a value that is known: a Gaussian, which
-sees the value smoothed by its own width, climbs the one with the larger area, the wide one, and cannot leave it.
+meet it from the start. What remains is to climb the right one of two peaks: a Gaussian sees the value smoothed by its
+own width, and the wide door's peak has the larger area, 1/3 against 1/5.
 
 Known exactly: the best return, `walls` NARROW_PAY + treasure, that of always taking the wide door, `walls` WIDE_PAY,
 and what random heights give before they find anything, walls (WIDE_PAY WIDE_REACH + NARROW_PAY NARROW_REACH) 2 / 3.
