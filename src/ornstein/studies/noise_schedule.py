@@ -1,11 +1,12 @@
 """What the noise schedule of an online diffusion policy does to the states that it visits and to its return.
 
 QSM learns on `TwoDoors-v0`, where a treasure waits for who takes the lesser door several times in a row, with four
-schedules at several step counts, and SAC beside it for one mode. Coverage counts the states that exploring led to after the warm-up, in the
-cells of `envs.doors.cell`: with p_i the share of visits to cell i, it is exp(- sum p_i log p_i), the number of cells
-visited evenly that would have the same entropy, over the number of cells that any actions can reach. Uniform actions
-are random, not thorough: theirs is in the table too. `visited` is the plain share of cells seen at least once, `found`
-the share of episodes of exploring that ended with the treasure, and the return that of 20 episodes of the last policy.
+schedules at several step counts, and SAC beside it for one mode. Coverage counts the states that exploring led to after
+the warm-up, in the cells of `envs.doors.cell`: with p_i the share of visits to cell i, it is exp(- sum p_i log p_i),
+the number of cells visited evenly that would have the same entropy, over the number of cells that any actions can
+reach. Uniform actions are random, not thorough: theirs is in the table too. `visited` is the plain share of cells seen
+at least once, `found` the share of episodes of exploring that ended with the treasure, and the return that of 20
+episodes of the last policy.
 """
 
 import math
