@@ -16,7 +16,7 @@ from ornstein.evaluate import evaluate
 from ornstein.fit import Run
 from ornstein.noise import generator
 from ornstein.online import Experience, Online, train_online
-from ornstein.systems.policies import diffusion_ql, sac
+from ornstein.systems.policies import diffusion_ql, fql, sac
 from ornstein.types import Growing, Spaces, Transitions
 
 SMALL = replace(sac.BASE, width=16, batch_size=8)
@@ -226,6 +226,35 @@ def test_any_policy_with_phases_learns_and_recorded_episodes_can_come_first(tmp_
     state = checkpoint.read(tmp_path / "ql")
     assert not agent.training
     assert state.config["data"]["prior"] == prior.hash
+
+
+def test_a_policy_that_learned_from_standardised_records_goes_on_with_the_same_observations(tmp_path):
+    env = make("Pendulum-v1", max_episode_steps=20)
+    prior = collect(env, lambda obs: env.action_space.sample(), steps=60)
+    config = replace(fql.PRESETS["replay-cpu"], width=16, batch_size=8, n_step=1, steps=2)
+    offline: Any = fql.SYSTEM.run(config, prior, run(tmp_path / "offline", 2))[0]
+    seen: list[Any] = []
+
+    class Watching(fql.FQL):
+        def critic_loss(self, batch: Any, noise: Any) -> Any:
+            seen.append(batch)
+            return super().critic_loss(batch, noise)
+
+    system = replace(fql.SYSTEM, build=Watching)
+    further: Any = train_online(
+        system, config, "Pendulum-v1", run(tmp_path / "online", 2, init_from=tmp_path / "offline"),
+        online=Online(warmup=0), prior=prior,
+    )  # fmt: skip
+    torch.testing.assert_close(further.inputs.std, prior.obs.std(0, correction=0))
+    assert torch.equal(further.inputs.std, offline.inputs.std)
+    rows = torch.cat([batch.obs for batch in seen])
+    distance = (rows[:, None] - offline.inputs(prior.obs)).abs().amax(-1).amin(1)
+    assert (distance < 1e-5).float().mean() > 0.7, "raw observations are elsewhere; the few that are new are too"
+    once = Run(None, steps=1, quiet=True)
+    fresh: Any = train_online(system, config, "Pendulum-v1", once, online=Online(warmup=8), prior=prior)
+    torch.testing.assert_close(fresh.inputs.std, further.inputs.std)
+    with pytest.raises(ValueError, match="standardize"):
+        train_online(system, config, "Pendulum-v1", once, online=Online(warmup=8))
 
 
 def test_what_cannot_be_is_refused(tmp_path):

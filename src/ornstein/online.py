@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
+from ornstein.data.normalize import Gaussian
 from ornstein.data.replay import Replay
 from ornstein.data.transitions import transitions
 from ornstein.envs.vector import Vector
@@ -61,13 +62,16 @@ class Experience:
         self.obs: Tensor | None = None
         self.carry: Any = None
         self.kept: list[Tensor] = []  # the carry of the last episode, if episodes go on with it
+        self.inputs: Callable[[Tensor], Tensor] = nn.Identity()
+        """What the learner's losses want of an observation; its `act` does the same by itself."""
 
     def __len__(self) -> int:
         return len(self.replay)
 
     def gather(self, index: Tensor) -> Any:
-        """Stored transitions."""
-        return self.replay.gather(index)
+        """Stored transitions, their observations as `inputs` makes them."""
+        batch = self.replay.gather(index)
+        return batch._replace(obs=self.inputs(batch.obs), next_obs=self.inputs(batch.next_obs))
 
     def to(self, where: device | str) -> "Experience":
         """Itself, with the replay on a device."""
@@ -166,6 +170,9 @@ def train_online(
 
     `prior`: recorded episodes with which the replay begins, as offline-to-online learning has them; start from weights
     with `run.init_from`. One seed per run. `run.score` at every checkpoint gives the learning curve.
+
+    Where the configuration says `standardize`, that is done by the weights of `run.init_from`, else by the recorded
+    episodes, and stays as it is while the replay grows.
     """
     seed, *more = run.seeds
     if more:
@@ -177,8 +184,23 @@ def train_online(
     meta = {"env": data.vector.name, "prior": None if prior is None else prior.hash, **vars(online)}
     run = system.claimed(config, data.spaces, run, meta)
     learners = run.build(lambda: system.build(config, data.spaces))
+    if getattr(config, "standardize", False):
+        if run.init_from is None:
+            _standardize(learners[0], prior)
+        data.inputs = learners[0].inputs
     fit(learners, data, steps=config.steps, batch_size=config.batch_size, run=run)
     return learners[0]
+
+
+def _standardize(learner: Any, prior: Episodes | None) -> None:
+    """Let the learner's `inputs` give the recorded observations mean 0 and deviation 1."""
+    if prior is None:
+        raise ValueError(
+            "standardize: nothing says by what mean and spread, as there are no recorded episodes and no weights to "
+            "start from; give one of both, or standardize=false"
+        )
+    obs = joined(prior).obs
+    learner.inputs.load_state_dict(Gaussian(obs.shape[1]).fit(obs).state_dict())
 
 
 def _fill(replay: Replay, episodes: Episodes) -> None:
