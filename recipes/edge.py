@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from ornstein.data.episodes import Episodes
 from ornstein.envs.make import make
 from ornstein.evaluate import evaluate
 from ornstein.fit import Run
@@ -61,9 +62,9 @@ def tested(policy: Any, env: str, *, episodes: int = 10, seed: int = 1, blind: b
 
 def learned(
     system: Any, config: Any, env: Callable[[], Any], online: Online, *, every: int, seed: int = 0,
-    score: Callable[[Any], dict[str, float]] | None = None,
+    score: Callable[[Any], dict[str, float]] | None = None, prior: Episodes | None = None, weights: Path | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:  # fmt: skip
-    """A policy trained online, and its score after every so many updates."""
+    """A policy trained online, and its score after every so many updates; it may begin with records and weights."""
     points: list[dict[str, float]] = []
 
     def note(policy: Any) -> float:
@@ -74,6 +75,7 @@ def learned(
 
     with TemporaryDirectory() as folder:
         run = Run(
-            Path(folder), seeds=(seed,), checkpoint_every=every, score=None if score is None else note, quiet=True
-        )
-        return train_online(system, config, env, run, online=online), points
+            Path(folder), seeds=(seed,), checkpoint_every=every, score=None if score is None else note, quiet=True,
+            init_from=weights,
+        )  # fmt: skip
+        return train_online(system, config, env, run, online=online, prior=prior), points

@@ -38,7 +38,7 @@ def test_a_run_is_a_row_and_is_made_once(tmp_path, monkeypatch):
     task = online.replace(online.TASKS["doors"], warmup=20, width=8, batch_size=8)
     online.measure(task, "qsm", 3, 40)
     (row,) = online.rows()
-    assert (row["env"], row["system"], row["seed"], row["steps"]) == ("TwoDoors-v0", "qsm", 3, 40)
+    assert (row["env"], row["system"], row["seed"], row["steps"]) == (task.env, "qsm", 3, 40)
     assert [step for step, _ in row["curve"]] == list(range(22, 42, 2))
     monkeypatch.setattr(online, "trained", None)  # it would fail if it were run again
     online.measure(task, "qsm", 3, 40)

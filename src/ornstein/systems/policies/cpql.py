@@ -164,7 +164,10 @@ BASE = Config()
 MANY = (80.0, 80.0, 2.24, 0.002)  # the official levels 0, 20 and 40 after the first call
 MAZE = replace(BASE, backup_candidates=10, sampling=MANY, steps=1_000_000)
 ONLINE = replace(BASE, regulariser_weight=0.05, scaled=False, clip=2.0, layer_norm=False, steps=1_000_000)
-QUICK = replace(ONLINE, activation="silu", lr=1e-3, critic_lr=1e-3, candidates=10, width=128, batch_size=128)
+QUICK = replace(  # averages that follow within thousands of updates, not within millions
+    ONLINE, activation="silu", lr=1e-3, critic_lr=1e-3, ema_every=1, ema_after=0, candidates=10, width=128,
+    batch_size=128,
+)  # fmt: skip
 AGREEING = replace(BASE, regulariser="consistency", weight="uniform", clamp=False, ema_every=1, ema_after=0)
 PRESETS = {
     "locomotion": BASE,
@@ -188,8 +191,8 @@ PRESETS = {
     "online": ONLINE,
     "online-cpu": replace(QUICK, steps=10_000),
     "doors": replace(  # the law of all that was tried, from which the softmax of the values chooses
-        QUICK, regulariser="consistency", weight="uniform", clamp=False, ema_every=1, ema_after=0,
-        regulariser_weight=1.0, eta=0.02, width=64, steps=7_500,
+        QUICK, regulariser="consistency", weight="uniform", clamp=False, regulariser_weight=1.0, eta=0.02, width=64,
+        steps=7_500,
     ),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
         AGREEING, standardize=True,
