@@ -202,12 +202,17 @@ def rollouts(config: Config) -> Rollouts:
 
 
 BASE = Config()
+PENDULUM = replace(  # one core, a minute: 50,000 environment steps
+    BASE, diffusion_steps=5, tuned_steps=3, noise_schedule="vp", reach=0.2, first_reach=0.1, n_envs=20, n_steps=100,
+    epochs=10, discount=0.9, actor_lr=1e-3, tune_batch_size=500, tune_steps=1_000, lr=3e-3, ema_after=0, width=64,
+    critic_width=64, activation="silu", batch_size=256, steps=6_000,
+)  # fmt: skip
 PRESETS = {
     "locomotion": BASE,
-    "pendulum": replace(  # one core, a minute: 50,000 environment steps
-        BASE, diffusion_steps=5, tuned_steps=3, noise_schedule="vp", reach=0.2, first_reach=0.1, n_envs=20, n_steps=100,
-        epochs=10, discount=0.9, actor_lr=1e-3, tune_batch_size=500, tune_steps=1_000, lr=3e-3, ema_after=0, width=64,
-        critic_width=64, activation="silu", batch_size=256, steps=6_000,
+    "pendulum": PENDULUM,
+    "hopper-cpu": replace(  # as many steps, after two minutes of cloning
+        PENDULUM, discount=0.99, n_envs=10, n_steps=500, actor_lr=3e-4, lr=1e-3, width=128, critic_width=128,
+        steps=20_000,
     ),
 }  # fmt: skip
 TARGETS: dict[str, str | float] = {}
