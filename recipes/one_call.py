@@ -7,6 +7,7 @@ the same episodes: with one call of the network per action, as it was trained, a
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ def main(out: Path) -> dict[str, Any]:
         means = {name: round(sum(run[name] for run in here) / len(here), 1) for name in CALLS}
         differences = interval([run["one"] - run["several"] for run in here])
         found[data] = {**means, "share": round(means["one"] / means["several"], 3), "difference": differences}
+    found["share"] = round(mean(found[data]["share"] for data in dict.fromkeys(row["data"] for row in rows)), 3)
     return found
 
 

@@ -72,7 +72,7 @@ TASKS = {
         {
             "sac": (sac.SYSTEM, replace(sac.BASE, lr=1e-3)),
             "cpql": (cpql.SYSTEM, cpql.PRESETS["online-cpu"]),
-            "qsm": (qsm.SYSTEM, qsm.PRESETS["online-cpu"]),
+            "qsm": (qsm.SYSTEM, qsm.PRESETS["hopper-cpu"]),
             "qvpo": (qvpo.SYSTEM, qvpo.PRESETS["online-cpu"]),
         },
     ),

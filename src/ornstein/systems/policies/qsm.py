@@ -152,6 +152,7 @@ PRESETS = {
     "locomotion": BASE,
     "hard": replace(BASE, q_scale=120.0),  # quadruped and humanoid
     "online-cpu": SMALL,
+    "hopper-cpu": replace(SMALL, q_scale=10.0, schedule="constant"),  # as many as 50,000 updates, not a million
     "doors": replace(  # a law at temperature 0.1; Karras' last levels are fine enough to draw its narrow mode
         SMALL,
         target="scaled",
