@@ -211,8 +211,8 @@ PRESETS = {
     "locomotion": BASE,
     "pendulum": PENDULUM,
     "hopper-cpu": replace(  # as many steps, after two minutes of cloning
-        PENDULUM, discount=0.99, n_envs=10, n_steps=500, actor_lr=3e-4, lr=1e-3, width=128, critic_width=128,
-        steps=20_000,
+        PENDULUM, reach=0.1, first_reach=0.03, epochs=5, discount=0.99, n_envs=10, n_steps=500, actor_lr=3e-4, lr=1e-3,
+        tune_steps=500, width=128, critic_width=128, steps=20_000,
     ),
 }  # fmt: skip
 TARGETS: dict[str, str | float] = {}
