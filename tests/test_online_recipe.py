@@ -3,7 +3,11 @@
 import json
 
 import pytest
+import torch
 from recipes import online
+
+from ornstein.envs.doors import WIDE_PAY, is_narrow
+from ornstein.noise import generator
 
 
 def rows(values: dict[tuple[str, int], float], task: str) -> str:
@@ -43,3 +47,19 @@ def test_a_run_is_a_row_and_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(online, "trained", None)  # it would fail if it were run again
     online.measure(task, "qsm", 3, 40)
     assert len(online.rows()) == 1
+
+
+@pytest.mark.slow
+def test_a_gaussian_stays_at_the_broad_peak_though_its_critic_knows_the_narrow_one_better():
+    task = online.TASKS["doors"]
+    policy, _ = online.trained(task, "sac", 0, task.steps)
+    first_wall, height = torch.tensor([[-1.0, 1.0, 0.0]]), torch.linspace(-1, 1, 401).unsqueeze(1)
+    with torch.no_grad():
+        value = policy.critics(first_wall.expand(401, -1), height).amin(0)
+        normal = torch.randn(500, 1, generator=generator("explore"))
+        tried, _ = policy.explore(first_wall.expand(500, -1), (), {"action": normal})
+    assert is_narrow(float(height[value.argmax()]))
+    assert not any(is_narrow(float(each)) for each in tried)
+    assert online.judged(policy, task.env, 20)[0] <= 4 * WIDE_PAY
+    several, _ = online.trained(task, "qvpo", 0, task.steps)
+    assert online.judged(several, task.env, 20)[0] > 3.5
