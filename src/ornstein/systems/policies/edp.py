@@ -10,8 +10,9 @@ the policy's likelihood, so that learners which weigh the data's actions can use
 - "crr": the data's actions, weighted by exp(Q(s, a) - mean Q(s, u)) with draws u around a_hat; targets as for "td3".
 - "iql": the data's actions, weighted by exp(temperature (Q(s, a) - V(s))); no action is ever drawn in training.
 
-Deviates: five steps of DPM-Solver-3 and a denoise: a multistep solver would, in evenly spaced times, extrapolate
-far into its long last step. a_hat stays in the action box everywhere, and so do the draws u, where the official code
+Deviates: five steps of DPM-Solver-3, even in log(alpha / sigma), and a denoise. Even in time, the last of so few steps
+is so long that most samples end between the modes (`python -m recipes.edp`), and a multistep solver extrapolates far
+into it. a_hat stays in the action box everywhere, and so do the draws u, where the official code
 asks the critic a whole standard deviation outside. The chain is the one that the solver integrates, beta from 0.1 to
 20, cut into steps; the official table, beta_k = beta(k / T) / T, differs in log alpha by a hundredth or 0.0004 at 1000
 steps and does not exist below 21. Actions are scaled to [-1, 1] by the environment's box, not clipped to 0.999 of it.
@@ -28,7 +29,7 @@ from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
 from ornstein.diffusion.dpm import DPMSolver3
-from ornstein.diffusion.grid import uniform
+from ornstein.diffusion.grid import log_snr, uniform
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
@@ -64,6 +65,7 @@ class Config:
     expectile: float = 0.7  # iql; 0.9 in mazes
     diffusion_steps: int = 1000  # in training
     calls: int = 16  # of the network per drawn action: three in each of five steps, and a denoise
+    spacing: Literal["log_snr", "uniform"] = "log_snr"  # of the steps: even in log(alpha / sigma), or in time
     lr: float = 3e-4  # of all networks
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 5.0  # largest gradient norm; 0: none
@@ -93,7 +95,8 @@ class EDP(nn.Module):
         steps, rest = divmod(config.calls - 1, 3)
         if rest or steps < 1:
             raise ValueError(f"calls = {config.calls}: a denoise after steps of three calls; give 1 + a multiple of 3")
-        grid = uniform(chain, steps + 1, end=1 / config.diffusion_steps)
+        spaced = log_snr if config.spacing == "log_snr" else uniform
+        grid = spaced(chain, steps + 1, end=1 / config.diffusion_steps)
         network = ConditionalMLP(spaces.act, size, **net)
         self.actor = DiffusionActor(network, chain, spaces.act, grid=grid, solver=DPMSolver3(chain))
         self.critics = Critics(size, spaces.act, layer_norm=config.layer_norm, **net)
@@ -208,8 +211,7 @@ PRESETS = {
     "kitchen-complete": replace(IQL, clip=9.0), "kitchen-partial": replace(IQL, clip=10.0),
     "kitchen-mixed": replace(IQL, clip=10.0),
     "bandit": replace(
-        BASE, q_weight=1.0, diffusion_steps=100, lr=1e-3, schedule="cosine", clip=0.0, width=128, ema_after=0,
-        steps=4_000,
+        BASE, q_weight=1.0, diffusion_steps=100, lr=1e-3, clip=0.0, width=128, ema_after=0, steps=4_000
     ),
 }  # fmt: skip
 TARGETS: dict[str, str | float] = {
