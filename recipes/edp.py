@@ -94,7 +94,8 @@ def main(steps: int | None = None) -> dict[str, Any]:
         arms = {"single": shares(single(agent)), "act": acted(agent), "best_of_32": shares(best_of(agent, 32))}
         found |= arms if learner == "td3" else {learner: arms}
     say("cloning")
-    cloning: Any = edp.SYSTEM.run(replace(CONFIG, guide_weight=0.0), data(), Run(None, steps=steps))[0]
+    settled = replace(CONFIG, guide_weight=0.0, schedule="cosine")  # so that solvers differ, not the last updates
+    cloning: Any = edp.SYSTEM.run(settled, data(), Run(None, steps=steps))[0]
     times = step_times()
     return found | {
         "cloning": shares(single(cloning)),

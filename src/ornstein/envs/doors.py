@@ -39,7 +39,7 @@ WALLS, TREASURE, BINS = 4, 3.0, 20
 """Walls of the corridor, what waits behind the last, and bins of the height where visits are counted."""
 
 
-def pay(height: float, narrow_pay: float = NARROW_PAY) -> float:
+def pay(height: float, narrow_pay: float | int = NARROW_PAY) -> float:
     """The reward of crossing a wall at this height."""
     wide = WIDE_PAY * max(0.0, 1 - ((height - WIDE) / WIDE_REACH) ** 2)
     return wide + narrow_pay * max(0.0, 1 - ((height - NARROW) / NARROW_REACH) ** 2)
@@ -75,7 +75,7 @@ def reachable(walls: int = WALLS) -> int:
 
 
 def doors(
-    *, walls: int = WALLS, treasure: float = TREASURE, narrow_pay: float = NARROW_PAY,
+    *, walls: int = WALLS, treasure: float | int = TREASURE, narrow_pay: float | int = NARROW_PAY,
     max_episode_steps: int | None = None,
 ) -> Any:  # fmt: skip
     """`TwoDoors-v0`, a `gymnasium.Env`: episodes of `walls` steps with one action in [-1, 1], the height.
