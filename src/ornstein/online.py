@@ -183,7 +183,7 @@ def train_online(
         _fill(data.replay, prior)
     meta = {"env": data.vector.name, "prior": None if prior is None else prior.hash, **vars(online)}
     run = system.claimed(config, data.spaces, run, meta)
-    learners = run.build(lambda: system.build(config, data.spaces))
+    learners: list[Any] = run.build(lambda: system.build(config, data.spaces))
     if getattr(config, "standardize", False):
         if run.init_from is None:
             _standardize(learners[0], prior)
