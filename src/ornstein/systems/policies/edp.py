@@ -10,12 +10,12 @@ the policy's likelihood, so that learners which weigh the data's actions can use
 - "crr": the data's actions, weighted by exp(Q(s, a) - mean Q(s, u)) with draws u around a_hat; targets as for "td3".
 - "iql": the data's actions, weighted by exp(temperature (Q(s, a) - V(s))); no action is ever drawn in training.
 
-Deviates: five steps of DPM-Solver-3, even in log(alpha / sigma), and a denoise. Even in time, the last of so few steps
-is so long that most samples end between the modes (`python -m recipes.edp`), and a multistep solver extrapolates far
-into it. a_hat stays in the action box everywhere, and so do the draws u, where the official code
-asks the critic a whole standard deviation outside. The chain is the one that the solver integrates, beta from 0.1 to
-20, cut into steps; the official table, beta_k = beta(k / T) / T, differs in log alpha by a hundredth or 0.0004 at 1000
-steps and does not exist below 21. Actions are scaled to [-1, 1] by the environment's box, not clipped to 0.999 of it.
+Deviates: five steps of DPM-Solver-3, even in log(alpha / sigma), and a denoise: even in time, the last of so few steps
+is so long that most samples end between the modes (`python -m recipes.edp`). a_hat stays in the action box everywhere,
+and so do the draws u, where the official code asks the critic a whole standard deviation outside. The chain is the one
+that the solver integrates, beta from 0.1 to 20, cut into steps; the official table, beta_k = beta(k / T) / T, differs
+in log alpha by a hundredth or 0.0004 at 1000 steps and does not exist below 21. Actions are scaled to [-1, 1] by the
+environment's box, not clipped to 0.999 of it.
 """
 
 from dataclasses import dataclass, replace
