@@ -22,8 +22,8 @@ class Study:
     """expressiveness or noise_schedule"""
     out: Path = Path("studies")
     """directory of the files"""
-    seed: int = 0
-    """seed of data, weights and draws"""
+    seeds: int = 3
+    """how many, from 0 on; tables and figures show their means"""
     quick: bool = False
     """a few updates on small data, to see that it runs"""
 
@@ -34,6 +34,6 @@ def study(words: list[str]) -> Outcome:
     if options.name not in STUDIES:
         raise ValueError(f"unknown study {options.name!r}{near(options.name, STUDIES)}; there are {', '.join(STUDIES)}")
     module = import_module(f"ornstein.studies.{options.name}")
-    found = module.main(options.out, seed=options.seed, quick=options.quick)
+    found = module.main(options.out, seeds=options.seeds, quick=options.quick)
     files = sorted(str(path) for path in options.out.glob(f"{options.name}.*"))
     return Outcome({**found, "files": files}, f"wrote {', '.join(files)}")

@@ -1,1 +1,1 @@
-"""Claims of the field as experiments: each file is one, with `main(out, seed, quick)`, a table and a figure."""
+"""Claims of the field as experiments: each file is one, with `main(out, seeds, quick)`, a table and a figure."""

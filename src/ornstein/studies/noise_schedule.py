@@ -26,6 +26,7 @@ from ornstein.evaluate import evaluate
 from ornstein.fit import Run
 from ornstein.noise import generator
 from ornstein.online import Online, train_online
+from ornstein.studies.means import averaged
 from ornstein.systems.policies import qsm, sac
 
 ENV = "TwoDoors-v0"
@@ -115,16 +116,17 @@ def uniform(steps: int, seed: int) -> dict[str, float]:
     return env.summary() | {"return": mean(totals)}
 
 
-def main(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]:
-    """Write noise_schedule.json, .md and .png into `out`; the rows of all schedules and step counts."""
+def main(out: Path, *, seeds: int = 3, quick: bool = False) -> dict[str, Any]:
+    """Write noise_schedule.json, .md and .png into `out`; the rows of all schedules and step counts, of every seed."""
     torch.set_num_threads(1)
     updates, warmup = (20, 40) if quick else (4000, 500)
     rows: list[dict[str, Any]] = []
-    for name, steps, system, config in arms(quick):
-        values = measure(system, config, updates=updates, warmup=warmup, seed=seed)
-        rows.append({"model": name, "steps": steps, "seed": seed} | values)
-    rows.append({"model": "uniform actions", "steps": 0, "seed": seed} | uniform(updates, seed))
-    found = {"command": f"ornstein study noise_schedule --seed {seed}" + " --quick" * quick, "updates": updates}
+    for seed in range(seeds):
+        for name, steps, system, config in arms(quick):
+            values = measure(system, config, updates=updates, warmup=warmup, seed=seed)
+            rows.append({"model": name, "steps": steps, "seed": seed} | values)
+        rows.append({"model": "uniform actions", "steps": 0, "seed": seed} | uniform(updates, seed))
+    found = {"command": f"ornstein study noise_schedule --seeds {seeds}" + " --quick" * quick, "updates": updates}
     found |= {"best": best_return(), "rows": rows}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "noise_schedule.json", found)
@@ -136,12 +138,13 @@ def main(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]], command: str) -> str:
     """A Markdown table with a row for every schedule and step count."""
     lines = [
-        f"{ENV}: best return {best_return():g}; coverage as effective share of {reachable()} reachable cells.",
+        f"{ENV}: best return {best_return():g}; coverage as effective share of {reachable()} reachable cells; means of "
+        f"{len({row['seed'] for row in rows})} seeds.",
         "",
         "| schedule | steps | coverage | visited | treasure found | return |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in averaged(rows, "model", "steps"):
         shares = f"{row['coverage']:.1%} | {row['visited']:.0%} | {row['found']:.1%}"
         lines.append(f"| {row['model']} | {row['steps'] or '-'} | {shares} | {row['return']:.2f} |")
     return "\n".join([*lines, "", f"Made by `{command}`.", ""])
@@ -156,7 +159,7 @@ def show(rows: list[dict[str, Any]], out: Path) -> Path:
     for key, title in (("coverage", "coverage"), ("found", "episodes with the treasure"), ("return", "return")):
         panels[title] = {}
         for name in dict.fromkeys(row["model"] for row in rows):
-            mine = [row for row in rows if row["model"] == name]
+            mine = [row for row in averaged(rows, "model", "steps") if row["model"] == name]
             level = len(mine) == 1 and not mine[0]["steps"]
             x = counts if level else [float(row["steps"]) for row in mine]
             panels[title][name] = (x, [row[key] for row in mine] * (len(counts) if level else 1))
