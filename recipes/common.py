@@ -1,19 +1,23 @@
-"""What every recipe shares: its result file, its data, and intervals over seeds."""
+"""What every recipe shares: its result file, its data, intervals over seeds, and learning online with a curve."""
 
 import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 import ornstein
 from ornstein.checkpoint import write_json
+from ornstein.data.episodes import Episodes
+from ornstein.fit import Run
+from ornstein.online import Online, train_online
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -52,6 +56,27 @@ def write(name: str, values: dict[str, Any]) -> None:
     }
     write_json(RESULTS / f"{name}.json", head | values)
     say(f"wrote results/{name}.json")
+
+
+def learned(
+    system: Any, config: Any, env: Callable[[], Any], online: Online, *, every: int, seed: int = 0,
+    score: Callable[[Any], dict[str, float]] | None = None, prior: Episodes | None = None, weights: Path | None = None,
+) -> tuple[Any, list[dict[str, float]]]:  # fmt: skip
+    """A policy trained online, and its score after every so many updates; it may begin with records and weights."""
+    points: list[dict[str, float]] = []
+
+    def note(policy: Any) -> float:
+        assert score is not None
+        points.append({"updates": (len(points) + 1) * every, **score(policy)})
+        say(f"{system.name} {points[-1]}")
+        return 0.0
+
+    with TemporaryDirectory() as folder:
+        run = Run(
+            Path(folder), seeds=(seed,), checkpoint_every=every, score=None if score is None else note, quiet=True,
+            init_from=weights,
+        )  # fmt: skip
+        return train_online(system, config, env, run, online=online, prior=prior), points
 
 
 def say(text: str) -> None:

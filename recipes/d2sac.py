@@ -17,8 +17,8 @@ from ornstein.envs.make import make
 from ornstein.envs.scheduler import provider_schedulers
 from ornstein.online import Online
 from ornstein.systems.policies import d2sac, sac_discrete
-from recipes.common import say, write
-from recipes.edge import learned, tested
+from recipes.common import learned, say, write
+from recipes.edge import tested
 
 
 def main(episodes: int = 60, seed: int = 0, every: int = 5, trace: str | None = None) -> dict[str, Any]:

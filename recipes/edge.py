@@ -1,19 +1,12 @@
-"""What the recipes of the edge environments share: environments that count, tests of a policy, learning curves."""
+"""What the recipes of the edge environments share: environments that count, and tests of a policy."""
 
-from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from ornstein.data.episodes import Episodes
 from ornstein.envs.make import make
 from ornstein.evaluate import evaluate
-from ornstein.fit import Run
-from ornstein.online import Online, train_online
-from recipes.common import say
 
 
 class Counted(gymnasium.Wrapper):
@@ -58,24 +51,3 @@ def tested(policy: Any, env: str, *, episodes: int = 10, seed: int = 1, blind: b
         "crashes": sum(env.crashes for env in made) / episodes,
         "per_task": round(sum(found.returns) / sum(found.lengths), 4),
     }
-
-
-def learned(
-    system: Any, config: Any, env: Callable[[], Any], online: Online, *, every: int, seed: int = 0,
-    score: Callable[[Any], dict[str, float]] | None = None, prior: Episodes | None = None, weights: Path | None = None,
-) -> tuple[Any, list[dict[str, float]]]:  # fmt: skip
-    """A policy trained online, and its score after every so many updates; it may begin with records and weights."""
-    points: list[dict[str, float]] = []
-
-    def note(policy: Any) -> float:
-        assert score is not None
-        points.append({"updates": (len(points) + 1) * every, **score(policy)})
-        say(f"{system.name} {points[-1]}")
-        return 0.0
-
-    with TemporaryDirectory() as folder:
-        run = Run(
-            Path(folder), seeds=(seed,), checkpoint_every=every, score=None if score is None else note, quiet=True,
-            init_from=weights,
-        )  # fmt: skip
-        return train_online(system, config, env, run, online=online, prior=prior), points

@@ -22,8 +22,8 @@ from ornstein.envs.scheduler import queue_schedulers
 from ornstein.evaluate import evaluate
 from ornstein.online import Online
 from ornstein.systems.policies import d2sac, fdedge, sac_discrete
-from recipes.common import interval, say, write
-from recipes.edge import Counted, learned, tested
+from recipes.common import interval, learned, say, write
+from recipes.edge import Counted, tested
 
 SLOT = 50
 """Tasks of a mean slot: one update follows so many."""

@@ -20,8 +20,7 @@ from ornstein.evaluate import evaluate
 from ornstein.fit import Run
 from ornstein.online import Online
 from ornstein.systems.policies import fql, sac
-from recipes.common import interval, offline_file, say, write
-from recipes.edge import learned
+from recipes.common import interval, learned, offline_file, say, write
 
 ENVS = {"hopper-replay": "Hopper-v5", "walker2d-replay": "Walker2d-v5", "halfcheetah-replay": "HalfCheetah-v5"}
 OFFLINE = fql.PRESETS["replay-cpu"]

@@ -27,8 +27,7 @@ from ornstein.envs.doors import best_return
 from ornstein.evaluate import evaluate
 from ornstein.online import Online
 from ornstein.systems.policies import cpql, qsm, qvpo, sac
-from recipes.common import RESULTS, interval, say, write
-from recipes.edge import learned
+from recipes.common import RESULTS, interval, learned, say, write
 
 ROWS = RESULTS / "online.jsonl"
 PROTOCOL = {"episodes": 20, "seed": 1, "points": 10, "point_episodes": 5}

@@ -24,7 +24,7 @@ PAIR = Pair()
 FIRST = torch.tensor([True, False])
 ONE = torch.tensor([1.0, 0.0], dtype=torch.float64)
 NOW = Point(*(torch.tensor([[rate]], dtype=torch.float64) for rate in (0.5, 0.6, 0.8)))._replace(t=torch.tensor([0.5]))
-SHEET = 1e-4
+TABLED = 1e-4
 
 
 def row(*values: float) -> Tensor:
@@ -96,7 +96,7 @@ def test_constraints_in_turn_share_the_point_and_the_noise():
     assert all(point is NOW and given is noise for point, given in seen)
 
 
-# Inpainting of one entry of a correlated pair: the tables of the sheet. The chain there draws its last step, ours
+# Inpainting of one entry of a correlated pair: tables of reference values. The chain there draws its last step, ours
 # denoises, so the spread that is left at the last level is added.
 
 
@@ -128,12 +128,12 @@ def rest(mean: Tensor, covariance: Tensor, levels: Grid) -> tuple[float, float]:
     ],
 )
 def test_replacement_by_noised_values_is_biased(levels: Grid, expected: tuple[float, float]):
-    assert inpainted(levels, inpaint_noised(FIRST, ONE)) == pytest.approx(expected, abs=SHEET)
+    assert inpainted(levels, inpaint_noised(FIRST, ONE)) == pytest.approx(expected, abs=TABLED)
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(20, (0.7022, 0.3356)), (100, (0.7219, 0.3155))])
 def test_replacement_by_clean_values_is_biased_for_a_net_that_never_saw_them(steps: int, expected: tuple[float, float]):
-    assert inpainted(cosine(steps), inpaint(FIRST, ONE)) == pytest.approx(expected, abs=SHEET)
+    assert inpainted(cosine(steps), inpaint(FIRST, ONE)) == pytest.approx(expected, abs=TABLED)
 
 
 @pytest.mark.parametrize("steps", [20, 100])
@@ -187,7 +187,7 @@ def repainted(levels: Grid, repeats: int, jump: int) -> tuple[float, float]:
     ],
 )
 def test_repaint_removes_the_bias_of_replacement(steps: int, repeats: int, jump: int, expected: tuple[float, float]):
-    assert repainted(cosine(steps), repeats, jump) == pytest.approx(expected, abs=SHEET)
+    assert repainted(cosine(steps), repeats, jump) == pytest.approx(expected, abs=TABLED)
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_repaint_removes_the_bias_of_replacement(steps: int, repeats: int, jump:
     [(10, 1, (0.8777, 0.2001)), (10, 5, (0.8687, 0.2085)), (20, 1, (0.8888, 0.1955)), (20, 5, (0.8788, 0.2055))],
 )
 def test_repaint_with_many_repeats(repeats: int, jump: int, expected: tuple[float, float]):
-    assert repainted(cosine(100), repeats, jump) == pytest.approx(expected, abs=SHEET)
+    assert repainted(cosine(100), repeats, jump) == pytest.approx(expected, abs=TABLED)
 
 
 def test_long_jumps_on_short_chains_are_stuck():

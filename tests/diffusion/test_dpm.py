@@ -1,4 +1,4 @@
-"""DPM-Solver and DPM-Solver++: the table of the sheet, orders of convergence, and each formula by hand."""
+"""DPM-Solver and DPM-Solver++: a table of reference values, orders of convergence, and each formula by hand."""
 
 import math
 from itertools import pairwise
@@ -155,7 +155,7 @@ def test_the_second_order_multistep_in_eps_by_hand():
 
 @pytest.mark.parametrize("compat", [False, True])
 def test_the_third_order_multistep_by_hand(compat):
-    """The formula of the sheet, with D2 = 2 (D10 - D11) / (r0 + r1), and without the 2."""
+    """The formula of the paper, with D2 = 2 (D10 - D11) / (r0 + r1), and without the 2."""
     end = level(0.95, 0.1)
     h1, h0, h = H0, H, math.log(0.95 / 0.1) - math.log(0.9 / 0.3)
     first, second, third = run(DPMSolverPP3M(compat=compat), [2.0, 3.0, 3.5], [A, B, C, end])

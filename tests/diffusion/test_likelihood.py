@@ -29,13 +29,13 @@ def unit(x: Tensor) -> Tensor:
     return (-0.5 * x**2 - 0.5 * math.log(2 * math.pi)).sum(1)
 
 
-# The mixture of the sheet.
+# The mixture of the reference values.
 
 
-def test_the_oracle_is_that_of_the_sheet():
+def test_the_oracle_gives_the_reference_values():
     exact = DATA.log_prob(POINTS, Point(*[torch.ones(6)] * 2, torch.zeros(6, 1)))[:, 0]
-    sheet = [-3.429764, -1.429647, -2.302806, -2.064523, -0.358797, -1.890567]
-    assert exact.tolist() == pytest.approx(sheet, abs=1e-6)
+    reference = [-3.429764, -1.429647, -2.302806, -2.064523, -0.358797, -1.890567]
+    assert exact.tolist() == pytest.approx(reference, abs=1e-6)
 
 
 @pytest.mark.parametrize(("tolerance", "error", "calls"), [(1e-5, 3.4e-5, 56), (1e-8, 1.1e-8, 182)])
@@ -48,11 +48,11 @@ def test_likelihood_of_a_mixture_with_the_exact_law_at_the_end(tolerance: float,
 
     found = log_likelihood(denoise, VP, POINTS, prior=law(DATA, VP, 1.0), rtol=tolerance, atol=tolerance)
     assert (found - law(DATA, VP, 1e-3)(POINTS)).abs().max() < error
-    # the sheet's count within 20 %
+    # the reference count within 20 %
     assert len(counted) == pytest.approx(calls, rel=0.2)
 
 
-def test_likelihood_with_the_usual_prior_has_the_mismatch_of_the_sheet():
+def test_likelihood_with_the_usual_prior_has_the_tabulated_mismatch():
     found = log_likelihood(DATA.denoise, VP, POINTS, prior=unit, rtol=1e-7, atol=1e-7)
     assert (found - law(DATA, VP, 1e-3)(POINTS)).abs().max().item() == pytest.approx(4.23e-3, abs=1e-5)
     clean = DATA.log_prob(POINTS, Point(*[torch.ones(6)] * 2, torch.zeros(6, 1)))[:, 0]
@@ -107,7 +107,7 @@ def test_divergence_of_a_diagonal_field():
     assert each.mean().item() == pytest.approx(-4.8)
 
 
-def test_gaussian_probes_have_the_variance_of_the_sheet():
+def test_gaussian_probes_have_the_tabulated_variance():
     noise = torch.randn(20000, 1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = torch.zeros(20000, 8, dtype=torch.float64)
     _, single = divergence(lambda z: JACOBIAN * z, x, noise.movedim(0, 1))

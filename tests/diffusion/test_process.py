@@ -1,4 +1,4 @@
-"""Processes: marginals of the sheets, inverses, derivatives, and levels shaped for what they multiply."""
+"""Processes: tabulated marginals, inverses, derivatives, and levels shaped for what they multiply."""
 
 import math
 

@@ -68,7 +68,7 @@ def test_adaptive_steps_are_scipys(process, end, tolerance):
 
 
 def test_adaptive_calls_and_errors_are_near_the_published_ones():
-    """Counts within 20 %; at 1e-5 and 1e-8 the counts are those of the sheet."""
+    """Counts within 20 %; at 1e-5 and 1e-8 the counts are the reference values."""
     for tolerance, calls, error in ((1e-3, 38, 1.2e-3), (1e-5, 74, 2.8e-6), (1e-8, 164, 6e-9)):
         got, made = rk45(flow_slope(DATA.denoise, LinearVP()), STARTS, 1.0, 1e-3, rtol=tolerance, atol=tolerance)
         assert made == pytest.approx(calls, rel=0.2)

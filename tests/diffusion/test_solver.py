@@ -1,4 +1,4 @@
-"""DDPM, DDIM, Euler and Heun against closed forms: the tables of the sheets, and each coefficient by hand."""
+"""DDPM, DDIM, Euler and Heun against closed forms: tables of reference values, and each coefficient by hand."""
 
 import math
 

@@ -99,7 +99,7 @@ PROVIDERS = {
          "prophet": (557.9, 12.1)},
     5: {"random": (-38.7, 21.8), "round robin": (29.3, 14.0), "most available": (87.2, 6.6), "prophet": (117.0, 8.0)},
 }  # fmt: skip
-"""Returns of the sheet's measurements on a copy of the official environment, and their spread over episodes (where it
+"""Returns measured on a copy of the official environment, and their spread over episodes (where it
 gives none: that of this environment).
 """
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "synthesize": ("use", "write a data set drawn from a trained synthesizer"),
     "bench": ("bench", "train and judge systems x data sets x seeds, a row each; resumable"),
     "report": ("bench", "tables, intervals, profiles and curves of a bench, as Markdown, PNG and one HTML page"),
-    "study": ("study", "a claim of the field as an experiment, with table and figure: expressiveness"),
+    "study": ("study", "a claim of the field as an experiment, with table and figure: expressiveness, noise_schedule"),
     "data": ("data", "info, convert, collect: look at, convert and record data sets"),
     "demo": ("about", "record a maze, train Diffuser on it, plan and execute: the main job in minutes"),
     "check": ("about", "run the contract checks on a system or on your own file"),

@@ -158,7 +158,7 @@ def test_averages_copy_until_their_start():
 
 @pytest.mark.slow
 def test_plans_stitch_short_pieces_through_the_u_maze():
-    """The sheet's acceptance (b): pieces of at most half the way; without the goal inpainted, plans end anywhere."""
+    """Acceptance: pieces of at most half the way; without the goal inpainted, plans end anywhere."""
     from recipes.stitching import main
 
     found = main()

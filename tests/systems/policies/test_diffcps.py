@@ -107,7 +107,7 @@ def test_at_its_least_value_the_multiplier_stays():
 
 @pytest.mark.slow
 def test_on_four_corners_the_denoising_loss_follows_kappa():
-    """The sheet's acceptance experiment, with the multiplier frozen as control arm."""
+    """The acceptance experiment, with the multiplier frozen as control arm."""
     from recipes.diffcps import main
 
     found = main()
@@ -125,7 +125,7 @@ def test_on_four_corners_the_denoising_loss_follows_kappa():
 
 @pytest.mark.slow
 def test_a_ring_of_equal_rewards_is_given_back():
-    """The sheet's second experiment; regression, which weights leave where no action is better, is the control arm."""
+    """Acceptance; regression, which weights leave where no action is better, is the control arm."""
     from recipes.diffcps import on_the_ring
 
     ring = on_the_ring()

@@ -152,7 +152,7 @@ def test_the_networks_have_the_papers_sizes():
 
 @pytest.mark.slow
 def test_on_four_corners_the_q_term_finds_the_best_and_stays_on_the_data():
-    """The sheet's acceptance experiment, with cloning, eta 0 and a deterministic actor as control arms."""
+    """The acceptance experiment, with cloning, eta 0 and a deterministic actor as control arms."""
     from recipes.bandit import main
 
     found = main()

@@ -79,7 +79,7 @@ def test_calls_that_no_steps_of_three_make_are_refused():
 
 
 def denoised(a: EDP, b: Transitions, noise: Noise) -> torch.Tensor:
-    """The action denoised in one step, written out from the sheet's formula."""
+    """The action denoised in one step, written out from its formula."""
     abar = a.actor.process.rates((torch.floor(noise["t"] * 50) + 1) / 50).alpha[:, None] ** 2
     a_t = abar.sqrt() * b.action + (1 - abar).sqrt() * noise["eps"]
     k = torch.floor(noise["t"] * 50)
@@ -182,7 +182,7 @@ def test_acting_draws_by_the_online_critics():
 
 @pytest.mark.slow
 def test_on_four_corners_single_samples_and_choices_go_to_the_best():
-    """The sheet's acceptance experiment, with cloning as control arm."""
+    """The acceptance experiment, with cloning as control arm."""
     from recipes.edp import main
 
     found = main()

@@ -143,7 +143,7 @@ def test_the_actor_has_the_papers_size():
 
 @pytest.mark.slow
 def test_on_four_corners_the_critics_alone_decide_and_imitation_keeps_every_corner():
-    """The sheet's acceptance experiment; the control arm, a single sample, stays at a quarter."""
+    """The acceptance experiment; the control arm, a single sample, stays at a quarter."""
     from recipes.idql import main
 
     found = main()

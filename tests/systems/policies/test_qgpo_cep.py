@@ -165,7 +165,7 @@ def test_the_stages_train_the_clone_then_its_guide_on_its_own_samples():
 
 @pytest.mark.slow
 def test_on_eight_modes_the_exact_energy_is_nearer_to_the_tilted_law_than_the_mean_one():
-    """The sheet's acceptance experiment; regression and no guidance are the control arms."""
+    """The acceptance experiment; regression and no guidance are the control arms."""
     from recipes.qgpo_cep import main
 
     found = main()

@@ -77,7 +77,7 @@ def test_acting_takes_the_best_of_several_without_noise():
     assert seven.std(1).max() > 0.1
 
 
-# The sheet's bandit B: Q = -2 (a - 0.3)^2, whose law exp(Q) is N(0.3, 0.25) ------------------------------------------
+# A bandit: Q = -2 (a - 0.3)^2, whose law exp(Q) is N(0.3, 0.25) ------------------------------------------
 
 
 class Quadratic(nn.Module):
@@ -124,7 +124,7 @@ def law(kind: str, schedule: str, steps: int, *, clip: bool = False, variance: s
     return float(x[0]), float((x[1:] - x[0]).square().sum())
 
 
-TABLE = {  # of the sheet: mean and variance of the sampled action, steps with the posterior's variance
+TABLE = {  # reference values: mean and variance of the sampled action, steps with the posterior's variance
     ("exact", "vp", 20): (0.29952, 0.17166), ("exact", "vp", 5): (0.29952, 0.08726),
     ("exact", "cosine", 20): (0.3, 0.18689),
     ("scaled", "vp", 20): (0.34405, 0.07274), ("scaled", "cosine", 20): (0.34327, 0.08659),
@@ -133,7 +133,7 @@ TABLE = {  # of the sheet: mean and variance of the sampled action, steps with t
 
 
 @pytest.mark.parametrize("case", TABLE, ids=str)
-def test_ideal_networks_sample_as_the_sheet_says(case):
+def test_ideal_networks_sample_the_reference_moments(case):
     assert law(*case) == pytest.approx(TABLE[case], abs=6e-6)
 
 

@@ -97,7 +97,7 @@ def test_acting_takes_the_best_of_more_samples_than_exploring():
             torch.testing.assert_close(act(obs, (), noise)[0], several[torch.arange(8), value.argmax(1)])
 
 
-def test_the_weights_make_the_law_that_the_sheet_says():
+def test_the_weights_make_the_law_of_its_closed_form():
     """Bandit B: samples of N(0, 1) and Q = -2 (a - 0.3)^2, V = -2.18; the mean and deviation of the weighted law."""
     action = torch.special.ndtri((torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000)
     q = -2 * (action - 0.3).square()

@@ -151,7 +151,7 @@ def test_acting_draws_nothing_and_the_guide_is_delayed():
 
 @pytest.mark.slow
 def test_guides_reach_rare_actions_and_stay_on_the_data():
-    """The sheet's acceptance experiment; free ascent and a guide of reach 10 are the control arms."""
+    """The acceptance experiment; free ascent and a guide of reach 10 are the control arms."""
     from recipes.reverse_diffusion_guide_policy import main
 
     found = main()

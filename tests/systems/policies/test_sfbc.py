@@ -161,7 +161,7 @@ def test_the_networks_have_the_papers_size():
 
 @pytest.mark.slow
 def test_the_car_leaves_by_selection_and_not_at_random():
-    """The sheet's acceptance experiment; random candidates and a Gaussian are the control arms."""
+    """The acceptance experiment; random candidates and a Gaussian are the control arms."""
     from recipes.sfbc import main
 
     found = main()

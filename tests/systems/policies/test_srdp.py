@@ -116,7 +116,7 @@ def test_unknown_networks_are_refused():
 
 @pytest.mark.slow
 def test_in_unseen_wedges_reconstruction_brings_actions_nearer():
-    """The sheet's acceptance experiment, with the weight 0 as control arm."""
+    """The acceptance experiment, with the weight 0 as control arm."""
     from recipes.srdp import main
 
     found = main()

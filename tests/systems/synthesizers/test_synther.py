@@ -80,14 +80,14 @@ def test_the_end_flag_is_not_normalised_and_is_thresholded_at_one_half():
     assert a.generate(5).terminal.tolist() == [False, True, False, True, False]
 
 
-def test_the_sheets_sizes():
+def test_the_published_sizes():
     a = SynthER(PRESETS["offline"], Spaces(obs=17, act=6))
     assert sum(p.numel() for p in a.denoiser.parameters()) == pytest.approx(25.6e6, rel=0.01)
 
 
 @pytest.mark.slow
 def test_generated_pendulum_transitions_obey_the_dynamics():
-    """The sheet's acceptance experiment with its controls: shuffled pairs, and clamped samples."""
+    """The acceptance experiment with its controls: shuffled pairs, and clamped samples."""
     from recipes.pendulum import main
 
     found = main()

@@ -1,0 +1,142 @@
+"""`ornstein train`: what it leaves, how it goes on, and data that cannot be used."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ornstein.cli import main
+from recording import ACT, OBS, OWN, QUIET, recording
+
+
+class TestTraining:
+    def test_a_run_leaves_a_checkpoint_and_says_where(self, call, data, tmp_path):
+        out = tmp_path / "run"
+        code, values, err = call(
+            "train", OWN, "--data", data, "--out", out, "--task", "noisy", "--steps", 20, "--lr", 0.5
+        )
+        assert code == 0, err
+        assert values["runs"] == [str(out)]
+        assert values["system"] == "own_system"
+        config = json.loads((out / "checkpoints" / "last" / "config.json").read_text())
+        assert config["config"]["jitter"] == 0.1
+        assert config["config"]["lr"] == 0.5
+        assert (out / "metrics.jsonl").exists()
+        assert Path(values["pictures"][0]).read_bytes().startswith(b"\x89PNG")
+        assert "20/20" in err
+
+    def test_settings_are_validated_by_their_types(self, refused, data, tmp_path):
+        words = ("train", OWN, "--data", data, "--out", tmp_path / "run")
+        assert "--lr" in refused(*words, "--lr", "fast")
+        assert "did you mean --lr" in refused(*words, "--lrr", 3)
+        assert "--mode" in refused(*words, "--mode", "fastest")
+        assert "unexpected 'more'" in refused(*words, "more")
+        assert "--device quantum" in refused(*words, "--device", "quantum")
+        assert "seeds" in refused(*words, "--seeds", 0)
+        assert "steps = 0" in refused(*words, "--steps", 0)
+        assert "validation" in refused(*words, "--validation", 2)
+        assert not (tmp_path / "run").exists()
+
+    def test_what_is_missing_or_unknown_is_named(self, refused, data, tmp_path):
+        assert "--data" in refused("train", OWN, "--out", tmp_path / "run")
+        assert "did you mean plain" in refused("train", OWN, "--data", data, "--out", tmp_path / "r", "--task", "plian")
+        assert "did you mean diffuser" in refused("train", "diffusr", "--data", data, "--out", tmp_path / "r")
+        assert "name a system" in refused("train")
+        assert "comes first" in refused("train", "--data", data, OWN)
+        assert "did you mean train" in refused("trian")
+        assert "no such file" in refused("train", "./gone.py", "--data", data, "--out", tmp_path / "r")
+
+    def test_an_interrupted_and_resumed_run_is_the_same_run(self, call, data, tmp_path):
+        words = ("train", OWN, "--data", data, "--checkpoint-every", 10, *QUIET)
+        assert call(*words, "--out", tmp_path / "a")[0] == 0
+        assert call(*words, "--out", tmp_path / "b", "--steps", 10)[0] == 0
+        code, _, err = call(*words, "--out", tmp_path / "b", "--resume")
+        assert code == 0, err
+        ends = [load_file(tmp_path / x / "checkpoints" / "last" / "weights.safetensors") for x in "ab"]
+        assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+    def test_several_seeds_train_into_directories_of_their_own(self, call, data, tmp_path):
+        words = ("train", OWN, "--data", data, "--steps", 5, *QUIET)
+        code, values, err = call(*words, "--out", tmp_path / "many", "--seed", 3, "--seeds", 2)
+        assert code == 0, err
+        assert values["seeds"] == [3, 4]
+        assert call(*words, "--out", tmp_path / "one", "--seed", 4)[0] == 0
+        many = load_file(tmp_path / "many" / "seed-4" / "checkpoints" / "last" / "weights.safetensors")
+        one = load_file(tmp_path / "one" / "checkpoints" / "last" / "weights.safetensors")
+        assert all(torch.allclose(many[name], one[name], atol=1e-5) for name in one)
+
+    def test_fine_tuning_starts_from_the_weights_of_a_run(self, call, data, trained, tmp_path):
+        words = ("train", OWN, "--data", data, "--out", tmp_path / "fine", "--init-from", trained, *QUIET)
+        assert call(*words, "--steps", 1, "--lr", 1e-12)[0] == 0
+        old, new = (
+            load_file(run / "checkpoints" / "last" / "weights.safetensors") for run in (trained, tmp_path / "fine")
+        )
+        assert all(torch.allclose(old[name], new[name], atol=1e-6) for name in old)
+
+    def test_a_directory_that_holds_another_run_is_refused(self, refused, data, trained, tmp_path):
+        assert "another run" in refused("train", OWN, "--data", data, "--out", trained)
+        (tmp_path / "file").write_text("x")
+        assert "is a file" in refused("train", OWN, "--data", data, "--out", tmp_path / "file")
+        assert "no run to resume" in refused("train", OWN, "--data", data, "--out", tmp_path / "new", "--resume")
+        assert "was" in refused("train", OWN, "--data", data, "--out", trained, "--resume", "--lr", 3.0)
+
+    def test_a_loss_that_explodes_ends_the_run_and_names_phase_and_step(self, call, data, tmp_path):
+        code, values, err = call("train", OWN, "--data", data, "--out", tmp_path / "run", "--lr", "1e30", "--steps", 50)
+        assert code == 1
+        assert "policy" in values["error"]
+        assert "step" in values["error"]
+        assert "Traceback" not in err
+
+
+def broken(path: Path, kind: str) -> Path:
+    """A data file that cannot be used, in one of many ways."""
+    rows = 72
+    if kind == "missing":
+        return path / "none.hdf5"
+    if kind in ("empty", "text"):
+        file = path / "file.hdf5"
+        file.write_text("" if kind == "empty" else "these are no data\n" * 50)
+        return file
+    if kind == "truncated":
+        whole = path / "whole.h5"
+        assert main(["data", "convert", str(recording(path / "whole.npz")), str(whole)]) == 0
+        cut = path / "cut.h5"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        return cut
+    obs = np.zeros((rows, OBS), np.float32)
+    if kind in ("nan", "infinite"):
+        obs[17, 1] = np.nan if kind == "nan" else np.inf
+        return recording(path / "data.npz", observations=obs)
+    changes: dict = {
+        "rows": {"actions": np.zeros((rows - 1, ACT), np.float32)},
+        "flat actions": {"actions": np.zeros(rows, np.float32)},
+        "strings": {"rewards": np.array(["x"] * rows)},
+    }
+    return recording(path / "data.npz", **changes[kind])
+
+
+KINDS = ["missing", "empty", "text", "truncated", "nan", "infinite", "rows", "flat actions", "strings"]
+
+
+class TestBadData:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_one_line_names_the_file_and_nothing_is_written(self, kind, refused, tmp_path):
+        file, out = broken(tmp_path, kind), tmp_path / "run"
+        message = refused("train", OWN, "--data", file, "--out", out, *QUIET)
+        assert file.name in message
+        assert not out.exists()
+        target = tmp_path / "converted.npz"
+        refused("data", "convert", file, target)
+        assert not target.exists()
+
+    def test_episodes_shorter_than_the_horizon(self, refused, tmp_path):
+        file, out = tmp_path / "short.npz", tmp_path / "run"
+        words = ["--env", "PointMaze_UMaze-v3", "--policy", "waypoint", "--max-steps", "5", "--episodes", "3"]
+        assert main(["data", "collect", *words, "--out", str(file)]) == 0
+        changes = ("--horizon", 32, "--steps", 1, *QUIET)
+        message = refused("train", "diffuser", "--task", "maze-fast", "--data", file, "--out", out, *changes)
+        assert "horizon" in message
+        assert not out.exists()
