@@ -102,6 +102,11 @@ class TestNumbers:
         shift = np.mean([100 * 200 / (r.expert - r.random) for r in map(scores.reference, DATA.values())])
         assert apart == pytest.approx((shift, shift, shift))
 
+    def test_the_best_stands_first_and_what_lacks_rows_last(self):
+        found = compare(rows(without=[("diffusion_ql:fast", "hopper-replay", 0)]))
+        names = [line[0] for line in tables.overall(found, "td3_bc", 50).rows]
+        assert names == ["idql", "td3_bc", "diffusion_ql:fast"]
+
     def test_pairs_are_those_of_equal_seeds(self):
         found = compare(rows(without=[("td3_bc", "hopper-replay", 0), ("idql", "hopper-replay", 2)]))
         reach = scores.reference("hopper")

@@ -1,5 +1,6 @@
 """The tables of a report: by data set, over all of them, against a reference, and what the data alone would choose."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -54,17 +55,17 @@ def best(found: Compared, resamples: int) -> Table | None:
 
 
 def overall(found: Compared, reference: str, resamples: int) -> Table:
-    """Means over data sets, interquartile means, improvement over the reference, times."""
+    """Means over data sets, interquartile means, improvement over the reference, times; the highest first."""
+    whole = {arm: aggregate(found, arm, resamples) for arm in found.arms}
+    order = sorted(found.arms, key=lambda arm: -pair[1].estimate if (pair := whole[arm]) else math.inf)
     head = ("system", "mean score", "interquartile mean", f"P(better than {reference})", "act ms", "training s")
     rows = []
-    for arm in found.arms:
-        whole = aggregate(found, arm, resamples)
+    for arm in order:
         better = improvement(found, arm, reference, resamples)
         rows.append(
             (
                 arm,
-                _shown(whole[0]) if whole else GAP,
-                _shown(whole[1]) if whole else GAP,
+                *(map(_shown, both) if (both := whole[arm]) else (GAP, GAP)),
                 _shown(better, 2) if better else GAP,
                 *(_shown_median(found, arm, name) for name in ("act_ms_median", "train_seconds")),
             )

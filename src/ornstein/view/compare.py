@@ -1,5 +1,6 @@
 """Pictures of a comparison, each narrow enough for a phone: intervals, performance profiles, curves, scatter."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,8 @@ class Band(NamedTuple):
 def draw_intervals(
     values: Mapping[str, Reach | None], order: Order, out: Path, *, title: str, label: str, line: float | None = None
 ) -> Path:
-    """The path of a PNG with one dot and bar per name, None as a gap; `line`: where to draw a vertical mark."""
+    """The path of a PNG with one dot and bar per name, best first, None as a gap below; `line`: a mark."""
+    values = dict(sorted(values.items(), key=lambda entry: -entry[1].estimate if entry[1] else math.inf))
     height = 0.95 + 0.46 * len(values)
     with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
