@@ -50,11 +50,11 @@ def solvers(agent: Any) -> dict[str, Any]:
     What lies outside of all corners is no mode: a deterministic solver leaves more between them, as the shares say.
     """
     chain = Sampler(uniform(agent.actor.process, CONFIG.diffusion_steps), DDPM())
-    even = edp.EDP(replace(CONFIG, spacing="uniform"), agent.spaces).actor.sampler
+    even = edp.EDP(replace(CONFIG, spacing="uniform", form="eps"), agent.spaces).actor.sampler
     few, all_steps = shares(single(agent)), shares(single(agent, chain))
     pairs = zip(few["corners"], all_steps["corners"], strict=True)
     differ = round(max(abs(a - b) for a, b in pairs), 4)
-    return {"16": few, "16, even in time": shares(single(agent, even)), "chain": all_steps, "differ": differ}
+    return {"16": few, "16, as published": shares(single(agent, even)), "chain": all_steps, "differ": differ}
 
 
 def step_times() -> dict[int, float]:

@@ -146,7 +146,7 @@ def table(rows: list[dict[str, Any]], command: str) -> str:
 
 
 def show(rows: list[dict[str, Any]], out: Path) -> Path:
-    """The path of a PNG: what is covered, what is outside, and the distance, over the number of modes."""
+    """The path of a PNG: what is covered, what is outside, and the distance, over the modes; times in the legend."""
     from ornstein.view.lines import Line, draw_panels
 
     titles = {"covered": "share of modes covered", "outside": "share of actions outside", "distance": "energy distance"}
@@ -154,6 +154,7 @@ def show(rows: list[dict[str, Any]], out: Path) -> Path:
     panels: dict[str, dict[str, Line]] = {title: {} for title in titles.values()}
     for name in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in found if row["model"] == name]
+        label = f"{name} ({median(row['act_ms'] for row in mine):.1f} ms)"
         for key, title in titles.items():
-            panels[title][name] = [float(row["modes"]) for row in mine], [row[key] for row in mine]
+            panels[title][label] = [float(row["modes"]) for row in mine], [row[key] for row in mine]
     return draw_panels(panels, out, title="What a policy can hold", x="modes of the data", log_x=True)

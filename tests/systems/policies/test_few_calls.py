@@ -22,9 +22,10 @@ def sampler_of(module: Any, **changes: Any) -> Any:
     return module.SYSTEM.build(config, Spaces(obs=1, act=2)).actor.sampler
 
 
-def test_edp_draws_the_corners_and_does_not_with_steps_even_in_time():
-    assert between(sampler_of(edp)) < 0.2
-    assert between(sampler_of(edp, spacing="uniform")) > 0.5
+def test_edp_draws_the_corners_and_does_not_with_steps_even_in_time_or_where_the_noise_is_extrapolated():
+    assert between(sampler_of(edp)) < 0.02
+    assert between(sampler_of(edp, form="eps")) > 0.1
+    assert between(sampler_of(edp, form="eps", spacing="uniform")) > 0.5
 
 
 def test_qgpo_draws_the_corners():

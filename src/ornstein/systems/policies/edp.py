@@ -10,11 +10,12 @@ the policy's likelihood, so that learners which weigh the data's actions can use
 - "crr": the data's actions, weighted by exp(Q(s, a) - mean Q(s, u)) with draws u around a_hat; targets as for "td3".
 - "iql": the data's actions, weighted by exp(temperature (Q(s, a) - V(s))); no action is ever drawn in training.
 
-Deviates: five steps of DPM-Solver-3, even in log(alpha / sigma), and a denoise: even in time, the last of so few steps
-is so long that most samples end between the modes (`python -m recipes.edp`). a_hat stays in the action box everywhere,
-and so do the draws u, where the official code asks the critic a whole standard deviation outside. The chain is the one
-that the solver integrates, beta from 0.1 to 20, cut into steps; the official table, beta_k = beta(k / T) / T, differs
-in log alpha by a hundredth or 0.0004 at 1000 steps and does not exist below 21. Actions are scaled to [-1, 1] by the
+Deviates: five steps of third-order DPM-Solver++, even in log(alpha / sigma), and a denoise. Even in time the last of so
+few steps is so long that most samples end between the modes; where the noise is extrapolated, as published, and not the
+denoised action, an exact network leaves an eighth of them there. a_hat stays in the action box everywhere, and so do
+the draws u, where the official code asks the critic a whole standard deviation outside. The chain is the one that the
+solver integrates, beta from 0.1 to 20, cut into steps; the official table, beta_k = beta(k / T) / T, differs in log
+alpha by a hundredth or 0.0004 at 1000 steps and does not exist below 21. Actions are scaled to [-1, 1] by the
 environment's box, not clipped to 0.999 of it.
 """
 
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
-from ornstein.diffusion.dpm import DPMSolver3
+from ornstein.diffusion.dpm import DPMSolver3, Form
 from ornstein.diffusion.grid import log_snr, uniform
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
@@ -66,6 +67,7 @@ class Config:
     diffusion_steps: int = 1000  # in training
     calls: int = 16  # of the network per drawn action: three in each of five steps, and a denoise
     spacing: Literal["log_snr", "uniform"] = "log_snr"  # of the steps: even in log(alpha / sigma), or in time
+    form: Form = "x0"  # in which the solver extrapolates: the denoised action, or "eps", the noise, as published
     lr: float = 3e-4  # of all networks
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 5.0  # largest gradient norm; 0: none
@@ -98,7 +100,7 @@ class EDP(nn.Module):
         spaced = log_snr if config.spacing == "log_snr" else uniform
         grid = spaced(chain, steps + 1, end=1 / config.diffusion_steps)
         network = ConditionalMLP(spaces.act, size, **net)
-        self.actor = DiffusionActor(network, chain, spaces.act, grid=grid, solver=DPMSolver3(chain))
+        self.actor = DiffusionActor(network, chain, spaces.act, grid=grid, solver=DPMSolver3(chain, config.form))
         self.critics = Critics(size, spaces.act, layer_norm=config.layer_norm, **net)
         self.critics_target, self.inputs = frozen(self.critics), Gaussian(size)
         if config.learner == "iql":
