@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ornstein import checkpoint
 from ornstein.data.collect import collect
@@ -16,7 +17,7 @@ from ornstein.evaluate import evaluate
 from ornstein.fit import Run
 from ornstein.noise import generator
 from ornstein.online import Experience, Online, train_online
-from ornstein.systems.policies import diffusion_ql, fql, sac
+from ornstein.systems.policies import diffusion_ql, fql, iql, sac, sfbc
 from ornstein.types import Growing, Spaces, Transitions
 
 SMALL = replace(sac.BASE, width=16, batch_size=8)
@@ -257,7 +258,36 @@ def test_a_policy_that_learned_from_standardised_records_goes_on_with_the_same_o
         train_online(system, config, "Pendulum-v1", once, online=Online(warmup=8))
 
 
+def test_recorded_and_new_rewards_are_changed_alike():
+    env = make("Pendulum-v1", max_episode_steps=20)
+    prior = collect(env, lambda obs: env.action_space.sample(), steps=60)
+    config = replace(iql.PRESETS["bandit"], width=16, batch_size=8, steps=1)
+    seen: list[Tensor] = []
+
+    class Watching(iql.IQL):
+        def critic_loss(self, batch: Any, noise: Any) -> Any:
+            seen.append(batch.reward)
+            return super().critic_loss(batch, noise)
+
+    def rewards(name: Any, prior: Any) -> Tensor:
+        seen.clear()
+        system = replace(iql.SYSTEM, build=Watching)
+        once = Run(None, steps=1, quiet=True)
+        train_online(system, replace(config, reward=name), "Pendulum-v1", once, online=Online(warmup=20), prior=prior)
+        return seen[0]
+
+    plain = rewards("none", prior)
+    torch.testing.assert_close(rewards("antmaze-cql", prior), 4 * plain - 2)
+    spread = float(prior.returns.max() - prior.returns.min())
+    torch.testing.assert_close(rewards("locomotion-iql", prior), 1000 / spread * plain)
+    torch.testing.assert_close(rewards("antmaze-iql", None), rewards("none", None) - 1)
+    with pytest.raises(ValueError, match="locomotion-iql"):
+        rewards("locomotion-iql", None)
+
+
 def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="sfbc learns in stages"):
+        train_online(sfbc.SYSTEM, replace(sfbc.PRESETS["replay-cpu"], width=16), "Pendulum-v1", Run(None, steps=1))
     with pytest.raises(ValueError, match="takes one"):
         train_online(sac.SYSTEM, SMALL, "Pendulum-v1", Run(None, seeds=(0, 1), steps=1))
     with pytest.raises(ValueError, match="n_step 0"):

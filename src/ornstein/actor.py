@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
 from ornstein.data.normalize import Gaussian
+from ornstein.data.reward import transform_reward
 from ornstein.data.transitions import transitions
 from ornstein.diffusion.denoiser import Clock, Denoiser, Eps, Index, Predict
 from ornstein.diffusion.grid import Grid, uniform
@@ -143,10 +144,10 @@ def fit_transitions(
 ) -> list[nn.Module]:
     """One learner per seed of the run, built for the episodes and trained on their transitions in one stage.
 
-    `config` has steps and batch_size, and may have discount (0.99), n_step (1) and standardize. Goals are part of the
-    observation.
+    `config` has steps and batch_size, and may have discount (0.99), n_step (1), standardize and reward, a transform by
+    name. Goals are part of the observation.
     """
-    episodes = joined(episodes)
+    episodes = joined(transform_reward(episodes, getattr(config, "reward", "none")))
     learners = run.build(lambda: build(episodes))
     if getattr(config, "standardize", False):
         episodes = standardized(episodes, learners)

@@ -19,6 +19,7 @@ from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
 from ornstein.data.normalize import Gaussian
 from ornstein.data.replay import Replay
+from ornstein.data.reward import Transform, reward_map, transform_reward
 from ornstein.data.transitions import transitions
 from ornstein.envs.vector import Vector
 from ornstein.fit import Run, fit
@@ -64,6 +65,8 @@ class Experience:
         self.kept: list[Tensor] = []  # the carry of the last episode, if episodes go on with it
         self.inputs: Callable[[Tensor], Tensor] = nn.Identity()
         """What the learner's losses want of an observation; its `act` does the same by itself."""
+        self.reward = (1.0, 0.0)
+        """Scale and shift of what the environment gives."""
 
     def __len__(self) -> int:
         return len(self.replay)
@@ -144,7 +147,8 @@ class Experience:
         kept = torch.as_tensor(action, dtype=torch.float32)
         terminal = bool(outcome.terminal[0])
         extras |= self._note(learner, after, "next_")
-        self.replay.add(obs, kept, reward=float(outcome.reward[0]), next_obs=after, terminal=terminal, extras=extras)
+        reward = self.reward[0] * float(outcome.reward[0]) + self.reward[1]
+        self.replay.add(obs, kept, reward=reward, next_obs=after, terminal=terminal, extras=extras)
         self.obs = after
         if terminal or outcome.truncated[0]:
             self._end()
@@ -172,18 +176,23 @@ def train_online(
     with `run.init_from`. One seed per run. `run.score` at every checkpoint gives the learning curve.
 
     Where the configuration says `standardize`, that is done by the weights of `run.init_from`, else by the recorded
-    episodes, and stays as it is while the replay grows.
+    episodes, and stays as it is while the replay grows. Where it names a `reward`, recorded and new rewards are changed
+    alike; what that measures is measured on the recorded ones. Errors: ValueError for a system of several stages.
     """
     seed, *more = run.seeds
     if more:
         raise ValueError(f"seeds {run.seeds}: an online run takes one; start one run per seed")
     discount, n_step = getattr(config, "discount", 0.99), getattr(config, "n_step", 1)
     data = Experience(env, online, seed=seed, discount=discount, n_step=n_step)
+    reward: Transform = getattr(config, "reward", "none")
+    data.reward = reward_map(reward, prior)
     if prior is not None:
-        _fill(data.replay, prior)
+        _fill(data.replay, transform_reward(prior, reward))
     meta = {"env": data.vector.name, "prior": None if prior is None else prior.hash, **vars(online)}
     run = system.claimed(config, data.spaces, run, meta)
     learners: list[Any] = run.build(lambda: system.build(config, data.spaces))
+    if hasattr(learners[0], "stage"):
+        raise ValueError(f"{system.name} learns in stages, from records that are all there: train it with data")
     if getattr(config, "standardize", False):
         if run.init_from is None:
             _standardize(learners[0], prior)

@@ -5,7 +5,7 @@ import torch
 
 from ornstein.data.check import DataError
 from ornstein.data.goal import append_goal, goal_per_episode
-from ornstein.data.reward import TRANSFORMS, transform_reward
+from ornstein.data.reward import TRANSFORMS, reward_map, transform_reward
 
 
 def test_goals_are_appended_to_each_observation(record):
@@ -51,6 +51,9 @@ def test_reward_transforms_by_hand(record):
     assert changed["antmaze-iql"] == [-1, 0, 8, 1, 2]
     assert changed["antmaze-cql"] == [-2, 2, 34, 6, 10]
     assert changed["locomotion-iql"] == [0, 125, 1125, 250, 375]
+    spread = (50 / 5) ** 0.5
+    assert changed["standardized"] == pytest.approx([-3 / spread, -2 / spread, 6 / spread, -1 / spread, 0.0], abs=1e-6)
+    assert changed["min-max"] == pytest.approx([-1, -7 / 9, 1, -5 / 9, -1 / 3])
     assert transform_reward(data, "none") is data
 
 
@@ -59,8 +62,16 @@ def test_a_small_range_of_returns_can_be_scaled(record):
 
 
 def test_equal_returns_cannot_be_scaled(record):
-    with pytest.raises(DataError, match="all 3 returns are equal"):
-        transform_reward(dataclasses.replace(record((1, 1, 1)), reward=torch.ones(3)), "locomotion-iql")
+    still = dataclasses.replace(record((1, 1, 1)), reward=torch.ones(3))
+    for name, what in (("locomotion-iql", "3 returns"), ("standardized", "rewards"), ("min-max", "rewards")):
+        with pytest.raises(DataError, match=f"all {what} are equal"):
+            transform_reward(still, name)
+
+
+def test_what_is_measured_on_records_needs_some():
+    assert reward_map("antmaze-iql", None) == (1.0, -1.0)
+    with pytest.raises(DataError, match="reward = 'min-max' is measured on recorded episodes"):
+        reward_map("min-max", None)
 
 
 @pytest.mark.graph

@@ -47,7 +47,8 @@ def implicit_weight(advantage: Float[Tensor, " *b"], kind: Asymmetry, *, level: 
     size = advantage.detach().abs().clamp(min=1e-6)
     if kind == "exponential":
         _known(kind, level)
-        return torch.expm1(level * size * advantage.detach().sign()).abs() / size
+        power = (level * advantage.detach()).clamp(max=math.log(6.0))  # beyond, the loss goes on along its tangent
+        return torch.expm1(power).abs() / size
     _share(level)
     side = torch.where(advantage.detach() < 0, 1 - level, level)
     return side if kind == "expectile" else side / size

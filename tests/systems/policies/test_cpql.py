@@ -74,7 +74,7 @@ def test_an_action_is_one_call_from_the_highest_noise():
 
 def test_the_regularisers_are_what_they_are_called():
     b = batch()
-    for config in (SMALL, AGREE):
+    for config in (SMALL, replace(SMALL, entries="sum"), AGREE):
         a = agent(config)
         with torch.no_grad():
             for p in a.actor_ema.parameters():
@@ -93,12 +93,13 @@ def test_the_regularisers_are_what_they_are_called():
             return x0.clamp(-1, 1) if config.clamp else x0
 
         with torch.no_grad():
-            if config is SMALL:
+            if config.regulariser == "reconstruction":
                 error = (f(a.actor, upper) - b.action) ** 2 * (1 / upper**2 + 4)
             else:
                 error = (f(a.actor, upper) - f(a.actor_ema, lower)) ** 2
             found = a.regulariser(b.obs, b.action, noise)
-        torch.testing.assert_close(found, error.sum(1).mean(), rtol=1e-4, atol=1e-4)
+        expected = error.mean() if config.entries == "mean" else error.sum(1).mean()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_targets_ask_the_online_actor():

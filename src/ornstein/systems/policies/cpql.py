@@ -7,7 +7,8 @@ data's action; the Q term normalised by the other critic's mean magnitude, roles
 Two regularisers carry the paper's name. "consistency" trains neighbouring levels to agree, so that one call draws from
 the data's law. "reconstruction", which the paper argues for and its code optimises, pulls every level to the data's
 action: its one-call answer is the conditional MEAN, so the released method is close to a deterministic actor.
-Deviates: averages with "consistency" move at every update (`ema_every` 1), as training without a teacher needs.
+Deviates: averages with "consistency" move at every update (`ema_every` 1), as training without a teacher needs. The
+mode of the official code whose targets come from an expectile V ("CPIQL") is not here.
 """
 
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
+from ornstein.data.reward import Transform
 from ornstein.diffusion.consistency import Boundary, Renoise, adjacent, consistency_error
 from ornstein.diffusion.denoiser import LogSigma
 from ornstein.diffusion.grid import at, karras
@@ -51,6 +53,7 @@ class Config:
     regulariser: Literal["reconstruction", "consistency"] = "reconstruction"
     weight: Literal["karras", "uniform"] = "karras"  # of a level: 1 / sigma^2 + 1 / sigma_data^2, or 1
     clamp: bool = True  # clamp the denoised action inside the loss too
+    entries: Literal["mean", "sum"] = "mean"  # of its squared error over the action's; "sum": the paper's norm
     regulariser_weight: float = 1.0  # 0.05 online
     eta: float = 1.0  # weight of the Q term
     scaled: bool = True  # divide Q by the other critic's mean magnitude; online the plain minimum is climbed
@@ -70,6 +73,7 @@ class Config:
     ema_every: int = 5
     ema_after: int = 1000
     layer_norm: bool = True  # in the critics; off online
+    reward: Transform = "none"  # how rewards are changed
     standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     width: int = 256
     activation: str = "mish"
@@ -127,7 +131,7 @@ class CPQL(nn.Module):
     def regulariser(
         self, obs: Float[Tensor, " b obs"], action: Float[Tensor, " b act"], noise: Noise
     ) -> Float[Tensor, ""]:
-        """The mean over rows of the weighted squared error, summed over the action's entries."""
+        """The mean over rows of the weighted squared error, whose entries are averaged or summed."""
         noisier, cleaner = adjacent(self.levels.grid, noise["t"], action)
         student = lambda x, level: self.answer(self.actor, x, level, obs)  # noqa: E731
         if self.config.regulariser == "consistency":
@@ -137,7 +141,7 @@ class CPQL(nn.Module):
             error = (student(corrupt(action, noisier, noise["eps"]), noisier) - action).square()
         if self.config.weight == "karras":
             error = error * (noisier.sigma**-2 + Boundary().sigma_data ** -2)
-        return error.sum(-1).mean()
+        return error.mean() if self.config.entries == "mean" else error.sum(-1).mean()
 
     def answer(self, actor: DiffusionActor, x: Tensor, level: Point, obs: Tensor) -> Tensor:
         """The action to which an actor takes x, clamped or not."""
@@ -162,13 +166,15 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 BASE = Config()
 MANY = (80.0, 80.0, 2.24, 0.002)  # the official levels 0, 20 and 40 after the first call
-MAZE = replace(BASE, backup_candidates=10, sampling=MANY, steps=1_000_000)
+MAZE = replace(BASE, backup_candidates=10, sampling=MANY, reward="antmaze-cql", steps=1_000_000)
 ONLINE = replace(BASE, regulariser_weight=0.05, scaled=False, clip=2.0, layer_norm=False, steps=1_000_000)
 QUICK = replace(  # averages that follow within thousands of updates, not within millions
-    ONLINE, activation="silu", lr=1e-3, critic_lr=1e-3, ema_every=1, ema_after=0, candidates=10, width=128,
-    batch_size=128,
+    ONLINE, entries="sum", activation="silu", lr=1e-3, critic_lr=1e-3, ema_every=1, ema_after=0, candidates=10,
+    width=128, batch_size=128,
 )  # fmt: skip
-AGREEING = replace(BASE, regulariser="consistency", weight="uniform", clamp=False, ema_every=1, ema_after=0)
+AGREEING = replace(
+    BASE, regulariser="consistency", weight="uniform", clamp=False, entries="sum", ema_every=1, ema_after=0
+)
 PRESETS = {
     "locomotion": BASE,
     "halfcheetah-medium": replace(BASE, eta=2.0, clip=9.0),
@@ -180,14 +186,14 @@ PRESETS = {
     "walker2d-medium": replace(BASE, clip=1.0),
     "walker2d-medium-replay": replace(BASE, clip=4.0),
     "walker2d-medium-expert": BASE,
-    "antmaze-umaze": replace(MAZE, backup_candidates=1, clip=2.0),
+    "antmaze-umaze": replace(MAZE, clip=2.0),
     "antmaze-umaze-diverse": replace(MAZE, eta=2.0, clip=3.0),
     "antmaze-medium-play": replace(MAZE, eta=4.0, clip=2.0, lr=1e-3),
     "antmaze-medium-diverse": replace(MAZE, eta=3.0, clip=1.0),
     "antmaze-large-play": replace(MAZE, eta=4.5, clip=10.0),
     "antmaze-large-diverse": replace(MAZE, eta=3.5, clip=7.0),
-    "pen-human": replace(BASE, eta=0.15, clip=7.0, steps=1_000_000),
-    "pen-cloned": replace(BASE, eta=0.1, clip=8.0, steps=1_000_000),
+    "pen-human": replace(BASE, lr=3e-5, eta=0.15, clip=7.0, steps=1_000_000),
+    "pen-cloned": replace(BASE, lr=3e-5, eta=0.1, clip=8.0, steps=1_000_000),
     "online": ONLINE,
     "online-cpu": replace(QUICK, steps=10_000),
     "doors": replace(  # the law of all that was tried, from which the softmax of the values chooses

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
+from ornstein.data.reward import Transform
 from ornstein.diffusion import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
@@ -69,6 +70,7 @@ class Config:
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000  # updates before which the averaged actor keeps its first weights
+    reward: Transform = "none"  # how rewards are changed
     standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     layer_norm: bool = False  # in the critics
     width: int = 256
@@ -140,7 +142,7 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 
 BASE = Config()
-MAZE = replace(BASE, kappa=0.2, least_multiplier=0.3, backup_candidates=10, steps=1_000_000)
+MAZE = replace(BASE, kappa=0.2, least_multiplier=0.3, backup_candidates=10, reward="antmaze-cql", steps=1_000_000)
 PRESETS = {
     "locomotion": BASE,
     "replay-cpu": replace(  # tens of thousands of transitions; the dual rate is raised, for so short a run

@@ -3,7 +3,10 @@
 With `path` "flow", the velocity of straight paths is learned instead, and Euler's method draws.
 The control arm of every guided policy, on all of the data or on its best episodes (`best_share`, as in the "best 10
 %" column of offline tables). What tells it apart: actions are drawn from the data's law, however many modes that has,
-and no value is learned. One draw per act, from the averaged network.
+and no value is learned.
+
+Deviates from the cloning baseline of the paper's code: an averaged network acts, by one draw, gradients are clipped,
+and there are half the steps.
 """
 
 from dataclasses import dataclass, replace
@@ -39,7 +42,7 @@ SOURCE = Source(
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; the defaults are those of the cloning baseline in the paper's code."""
+    """Settings; rates and sizes are those of the cloning baseline in the paper's code."""
 
     best_share: float = 1.0  # share of the episodes, highest returns first, that is cloned
     lr: float = 3e-4

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
+from ornstein.data.reward import Transform
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
@@ -57,6 +58,7 @@ class Config:
     ema_rate: float = 0.005  # share of the new weights in both averages
     ema_every: int = 5  # updates between averages of the actor
     ema_after: int = 1000  # updates before which the averaged actor keeps its first weights
+    reward: Transform = "none"  # how rewards are changed
     standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     layer_norm: bool = False  # in the critics
     width: int = 256
@@ -126,7 +128,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 
 BASE = Config()
-MAZE = Config(backup_candidates=10, steps=1_000_000)
+MAZE = Config(backup_candidates=10, reward="antmaze-cql", steps=1_000_000)
+PEN = Config(lr=3e-5, reward="standardized", steps=1_000_000)
 PRESETS = {
     "locomotion": BASE,
     "fast": replace(BASE, activation="silu", steps=30_000),  # a CPU's; SiLU costs a ninth of Mish there
@@ -161,8 +164,8 @@ PRESETS = {
     "antmaze-medium-diverse": replace(MAZE, eta=3.0, clip=1.0),
     "antmaze-large-play": replace(MAZE, eta=4.5, clip=10.0),
     "antmaze-large-diverse": replace(MAZE, eta=3.5, clip=7.0),
-    "pen-human": replace(BASE, lr=3e-5, eta=0.15, clip=7.0, steps=1_000_000),
-    "pen-cloned": replace(BASE, lr=3e-5, eta=0.1, clip=8.0, steps=1_000_000),
+    "pen-human": replace(PEN, eta=0.15, clip=7.0),
+    "pen-cloned": replace(PEN, eta=0.1, clip=8.0),
     "kitchen-complete": replace(BASE, eta=0.005, clip=9.0, steps=250_000),
     "kitchen-partial": replace(BASE, eta=0.005, clip=10.0, steps=1_000_000),
     "kitchen-mixed": replace(BASE, eta=0.005, clip=10.0, steps=1_000_000),

@@ -56,12 +56,12 @@ class Config:
     diffusion_steps: int = 20  # of the chain
     noise_schedule: Literal["cosine", "vp"] = "cosine"  # the paper's, or Diffusion-QL's for few steps
     tuned_steps: int = 10  # of these, the last ones
-    least_std: float = 0.1  # of the tuned steps, in draws and densities
+    least_std: float = 0.1  # of all steps in rollouts, in draws and densities
     noise_clip: float = 3.0  # of the steps' unit noise
     log_prob_range: tuple[float, float] = (-5.0, 2.0)  # to which the log-density of an entry is clamped
     denoising_discount: float = 0.99  # of the advantage, per step away from the action
     reach: float = 0.01  # of the ratio around 1, at the last step
-    first_reach: float = 0.001  # at the first tuned step; between them it grows by exp(reach_rate u)
+    first_reach: float = 0.01  # at the first tuned step; between them it grows by exp(reach_rate u)
     reach_rate: float = 3.0
     n_envs: int = 40
     n_steps: int = 500  # of each environment in a rollout

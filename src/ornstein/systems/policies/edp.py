@@ -16,7 +16,8 @@ denoised action, an exact network leaves an eighth of them there. a_hat stays in
 the draws u, where the official code asks the critic a whole standard deviation outside. The chain is the one that the
 solver integrates, beta from 0.1 to 20, cut into steps; the official table, beta_k = beta(k / T) / T, differs in log
 alpha by a hundredth or 0.0004 at 1000 steps and does not exist below 21. Actions are scaled to [-1, 1] by the
-environment's box, not clipped to 0.999 of it.
+environment's box, not clipped to 0.999 of it. The critics' gradients are clipped together, not each, and the actor
+climbs them after their step.
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
+from ornstein.data.reward import Transform
 from ornstein.diffusion.dpm import DPMSolver3, Form
 from ornstein.diffusion.grid import log_snr, uniform
 from ornstein.diffusion.process import DiscreteVP
@@ -78,6 +80,7 @@ class Config:
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000
+    reward: Transform = "none"  # how rewards are changed
     standardize: bool = False  # observations to mean 0 and deviation 1 over the data
     layer_norm: bool = False  # in the critics
     width: int = 256
@@ -189,7 +192,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 BASE = Config()
 IQL = replace(BASE, learner="iql", temperature=3.0, largest_weight=100.0)
-MAZE = replace(IQL, expectile=0.9, steps=1_000_000)
+MAZE = replace(IQL, expectile=0.9, reward="antmaze-iql")
+HAND = replace(IQL, reward="min-max")
 PRESETS = {
     "locomotion": BASE,
     "locomotion-crr": replace(BASE, learner="crr"),
@@ -209,9 +213,9 @@ PRESETS = {
     "antmaze-umaze": replace(MAZE, clip=2.0), "antmaze-umaze-diverse": replace(MAZE, clip=3.0),
     "antmaze-medium-play": replace(MAZE, clip=2.0), "antmaze-medium-diverse": replace(MAZE, clip=1.0),
     "antmaze-large-play": replace(MAZE, clip=10.0), "antmaze-large-diverse": replace(MAZE, clip=7.0),
-    "pen-human": replace(IQL, clip=7.0), "pen-cloned": replace(IQL, clip=8.0),
-    "kitchen-complete": replace(IQL, clip=9.0), "kitchen-partial": replace(IQL, clip=10.0),
-    "kitchen-mixed": replace(IQL, clip=10.0),
+    "pen-human": replace(HAND, clip=7.0), "pen-cloned": replace(HAND, clip=8.0),
+    "kitchen-complete": replace(HAND, clip=9.0), "kitchen-partial": replace(HAND, clip=10.0),
+    "kitchen-mixed": replace(HAND, clip=10.0),
     "bandit": replace(
         BASE, q_weight=1.0, diffusion_steps=100, lr=1e-3, clip=0.0, width=128, ema_after=0, steps=4_000
     ),

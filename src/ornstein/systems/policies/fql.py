@@ -137,7 +137,7 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 BASE = Config()
 PRESETS = {
-    "antmaze-large": BASE,
+    "antmaze-large": replace(BASE, aggregate="min"),
     "antmaze-giant": replace(BASE, discount=0.995, aggregate="min"),
     "humanoidmaze": replace(BASE, distill_weight=30.0, discount=0.995),
     "cube-single": replace(BASE, distill_weight=300.0),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ornstein.actor import DiffusionActor, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
-from ornstein.data.reward import Transform, transform_reward
+from ornstein.data.reward import Transform
 from ornstein.diffusion.constrain import clipped
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.diffusion.sampler import drawn_level
@@ -150,7 +150,6 @@ class IDQL(nn.Module):
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage, on transformed rewards: both halves side by side, neither knowing of the other."""
-    episodes = transform_reward(episodes, config.reward)
     return fit_transitions(lambda e: IDQL(config, e.spaces), config, episodes, run)
 
 

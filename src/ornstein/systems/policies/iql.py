@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ornstein.actor import fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
-from ornstein.data.reward import Transform, transform_reward
+from ornstein.data.reward import Transform
 from ornstein.fit import Run
 from ornstein.rl.action import ActionBox
 from ornstein.rl.actor import GaussianActor
@@ -116,7 +116,6 @@ class IQL(nn.Module):
 
 def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
     """One stage, on transformed rewards, to whose scale the temperature refers."""
-    episodes = transform_reward(episodes, config.reward)
     return fit_transitions(lambda e: IQL(config, e.spaces), config, episodes, run)
 
 
@@ -124,7 +123,7 @@ BASE = Config()
 PRESETS = {
     "locomotion": BASE,
     "antmaze": replace(BASE, expectile=0.9, temperature=10.0, reward="antmaze-iql"),
-    "adroit": replace(BASE, temperature=0.5),
+    "adroit": replace(BASE, temperature=0.5, reward="none"),
     "kitchen": replace(BASE, temperature=0.5, reward="none"),
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
         BASE,

@@ -7,7 +7,9 @@ actions, by which modes that were lost come back; and the best of several sample
 more, in acting.
 
 Deviates: the entropy term is a mean over its uniform actions beside the mean over kept ones, as in the paper's
-objective; the official code puts both into one mean. Its weight is the kept action's at the same state.
+objective; the official code puts both into one mean. Its weight is the kept action's at the same state, and `entropy`
+stays, where the official code lets it fall from 0.02 to 0.002 over the run. First weights are the library's, and Adam's
+epsilon is 1e-8.
 """
 
 from dataclasses import dataclass, replace
@@ -55,12 +57,14 @@ class Config:
     weighted: bool = True  # off: the kept actions count alike, the control arm
     diffusion_steps: int = 20
     noise_schedule: Literal["cosine", "vp"] = "cosine"
+    clip: float = 2.0  # largest gradient norm; 0: none
     lr: float = 1e-4  # of the actor
     critic_lr: float = 3e-4
     discount: float = 0.99
     n_step: int = 1
     ema_rate: float = 0.005  # share of the new weights in both averages
     width: int = 256
+    time: int = 32  # width of the time features
     activation: str = "mish"
     batch_size: int = 256
     steps: int = 1_000_000
@@ -72,7 +76,7 @@ class QVPO(nn.Module):
     def __init__(self, config: Config, spaces: Spaces) -> None:
         super().__init__()
         self.config, self.spaces, c, size = config, spaces, config, spaces.obs + spaces.goal
-        network = ConditionalMLP(spaces.act, size, width=c.width, activation=c.activation)
+        network = ConditionalMLP(spaces.act, size, width=c.width, activation=c.activation, time=c.time)
         self.actor = DiffusionActor(network, DiscreteVP(c.diffusion_steps, c.noise_schedule), spaces.act)
         self.actor_ema = frozen(self.actor)
         self.critics = Critics(size, spaces.act, width=c.width, activation=c.activation)
@@ -89,8 +93,8 @@ class QVPO(nn.Module):
             "uniform": Draw("uniform", (c.uniform, act)), **self.actor.needs(c.samples),
         }  # fmt: skip
         return (
-            Descend("critic", self.critics, self.critic_loss, Adam(c.critic_lr), self.explore_noise),
-            Descend("actor", self.actor, self.actor_loss, Adam(c.lr), draws),
+            Descend("critic", self.critics, self.critic_loss, Adam(c.critic_lr, clip=c.clip), self.explore_noise),
+            Descend("actor", self.actor, self.actor_loss, Adam(c.lr, clip=c.clip), draws),
             Average(self.actor_ema.denoiser, self.actor.denoiser, c.ema_rate),
             Average(self.critics_target, self.critics, c.ema_rate),
         )
@@ -146,8 +150,8 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 BASE = Config()
 SMALL = replace(
-    BASE, samples=16, uniform=4, candidates=16, diffusion_steps=8, lr=1e-3, critic_lr=1e-3, activation="silu",
-    width=128, batch_size=128, steps=10_000,
+    BASE, samples=16, uniform=4, clip=0.0, time=16, candidates=16, diffusion_steps=8, lr=1e-3, critic_lr=1e-3,
+    activation="silu", width=128, batch_size=128, steps=10_000,
 )  # fmt: skip
 PRESETS = {
     "locomotion": BASE,

@@ -20,6 +20,7 @@ from torch.nn.functional import mse_loss
 from ornstein.actor import DiffusionActor, candidate_target, choice_noise, drawn_action, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.data.normalize import Gaussian
+from ornstein.data.reward import Transform
 from ornstein.diffusion.process import DiscreteVP
 from ornstein.fit import Run
 from ornstein.nets.reconstructing import ReconstructingMLP
@@ -65,6 +66,7 @@ class Config:
     ema_rate: float = 0.005
     ema_every: int = 5
     ema_after: int = 1000
+    reward: Transform = "none"  # how rewards are changed
     standardize: bool = False  # observations, and what is reconstructed, to mean 0 and deviation 1 over the data
     layer_norm: bool = False  # in the critics
     width: int = 256  # of the critics, and the unit of the networks' widths
@@ -144,7 +146,7 @@ def train(config: Config, episodes: Episodes, run: Run) -> list[nn.Module]:
 
 
 BASE = Config()
-MAZE = replace(BASE, eta=2.0, backup_candidates=10, steps=1_000_000)
+MAZE = replace(BASE, eta=2.0, backup_candidates=10, reward="antmaze-cql", steps=1_000_000)
 PRESETS = {
     "locomotion": BASE,
     "replay-cpu": replace(  # as Diffusion-QL's: tens of thousands of transitions, minutes of one core
