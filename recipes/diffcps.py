@@ -4,7 +4,8 @@ Arms: cloning, for the least loss that this chain can reach; three values of kap
 frozen at 1, where kappa means nothing. With `--ring`, actions on a ring, all of the same reward: a policy that keeps
 to the data gives the ring back, with kappa a tenth above what cloning reaches, and regression, which is all that
 advantage weights leave where no action is better, goes to its middle. A chain of 5 steps cannot draw a ring: its last
-denoising step starts where the data are blurred by half the radius; so this part takes 20.
+denoising step starts where the data are blurred by half the radius; so this part takes 20. Nor do networks with Mish
+leave, within its 2,000 actor steps, the best linear function of the noisy action (mean radius 0.74); so it takes ReLU.
 """
 
 import argparse
@@ -68,7 +69,8 @@ def followed(config: diffcps.Config, steps: int | None) -> dict[str, Any]:
 
 def floor(config: diffcps.Config, episodes: Episodes, steps: int | None) -> float:
     """The denoising loss of cloning with the same network and chain."""
-    same = replace(diffusion_cloning.PRESETS["bandit"], diffusion_steps=config.diffusion_steps, steps=config.steps // 2)
+    shape = {"diffusion_steps": config.diffusion_steps, "activation": config.activation, "steps": config.steps // 2}
+    same = replace(diffusion_cloning.PRESETS["bandit"], **shape)
     agent: Any = diffusion_cloning.SYSTEM.run(same, episodes, Run(None, steps=steps, quiet=True))[0]
     with torch.no_grad():
         action = agent.box.to_unit(episodes.action)
@@ -79,7 +81,7 @@ def floor(config: diffcps.Config, episodes: Episodes, steps: int | None) -> floa
 def on_the_ring(steps: int | None = None) -> dict[str, float]:
     """Radius and angles of single samples, and the radius of the regression."""
     torch.set_num_threads(1)
-    config, episodes = replace(CONFIG, diffusion_steps=20), ring()
+    config, episodes = replace(CONFIG, diffusion_steps=20, activation="relu"), ring()
     kappa = 1.1 * floor(config, episodes, steps)
     say(f"kappa {kappa:.3f}")
     agent, lines = trained(replace(config, kappa=kappa), episodes, steps)

@@ -68,7 +68,8 @@ def main(episodes: int = 40, seeds: int = 3, trace: str | None = None, unseen: i
     scripted = {name: -tested(policy, test)["per_task"] for name, policy in queue_schedulers(Queues(100, True)).items()}
     found: dict[str, Any] = {"episodes": episodes, "seeds": seeds, "train": train, "test": test}
     found["scripted"] = {name: {"delay": delay} for name, delay in scripted.items()}
-    found["held_out"], plain = {}, {"train": train.replace("indexed=true", "indexed=false")}
+    found["held_out"], found["held_out_seeds"] = {}, {}
+    plain = {"train": train.replace("indexed=true", "indexed=false")}
     plain["test"] = test.replace("indexed=true", "indexed=false")
     for name, preset in (("feedback", "queues"), ("noise", "queues-noise")):
         config, found[name], delays = replace(fdedge.PRESETS[preset], steps=updates), [], []
@@ -78,6 +79,7 @@ def main(episodes: int = 40, seeds: int = 3, trace: str | None = None, unseen: i
             delays.append(held_out(policy, test, unseen))
             say(f"{name}, seed {seed}: {found[name][-1]}, unseen {delays[-1]}")
         found["held_out"][name] = float(np.mean(delays))
+        found["held_out_seeds"][name] = delays
     for system in (d2sac, sac_discrete):
         policy, curve = trained(system.SYSTEM, replace(system.PRESETS["queues"], steps=updates), plain["train"], seed=0)
         found[system.SYSTEM.name] = summary(curve)

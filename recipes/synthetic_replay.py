@@ -119,7 +119,8 @@ def step_error(episodes: Episodes, unit: Tensor, rows: int) -> float:
 
 def measure(seed: int, steps: int, model_steps: int, count: int) -> None:
     """All arms of one seed."""
-    have = {row["arm"] for row in rows() if row["seed"] == seed and row["steps"] == steps}
+    key = {"seed": seed, "steps": steps, "model_steps": model_steps, "count": count}
+    have = {row["arm"] for row in rows() if key.items() <= row.items()}
     if have >= {*ARMS}:
         return
     real = cut(seed)
@@ -137,7 +138,7 @@ def measure(seed: int, steps: int, model_steps: int, count: int) -> None:
         say(f"seed {seed}: TD3+BC on {arm}")
         agent: Any = td3_bc.SYSTEM.run(learner, sets[arm], Run(None, seeds=(seed,)))[0]
         result = evaluate(agent, ENV, episodes=20, seed=1000 + seed, n_envs=20).summary()
-        row = {"arm": arm, "seed": seed, "steps": steps, "return_mean": result["return_mean"], "score": result["score"]}
+        row = {"arm": arm} | key | {"return_mean": result["return_mean"], "score": result["score"]}
         with ROWS.open("a") as file:
             file.write(json.dumps(row | (quality(made, real) if arm == "synthetic_true_ends" else {})) + "\n")
 
@@ -147,9 +148,10 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
 
 
-def report(steps: int) -> dict[str, Any]:
+def report(steps: int, model_steps: int, count: int) -> dict[str, Any]:
     """Intervals of every arm, and of the synthetic arms' paired differences to the others."""
-    mine = [row for row in rows() if row["steps"] == steps]
+    key = {"steps": steps, "model_steps": model_steps, "count": count}
+    mine = [row for row in rows() if key.items() <= row.items()]
     by: dict[str, dict[int, float]] = {}
     for row in mine:
         by.setdefault(row["arm"], {})[row["seed"]] = row["return_mean"]
@@ -182,4 +184,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for number in range(options.seeds):
         measure(number, options.steps, options.model_steps, options.count)
-    write("synthetic_replay", report(options.steps))
+    write("synthetic_replay", report(options.steps, options.model_steps, options.count))

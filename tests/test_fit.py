@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,27 @@ def test_an_interrupt_between_two_steps_loses_none(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
     resumed = trained(Run(tmp_path, resume=True, quiet=True))[0]
     assert distance(weights(resumed), weights(trained(Run(quiet=True))[0])) == 0.0
+
+
+def test_a_checkpoint_of_an_interrupt_is_not_scored(tmp_path):
+    """The scores, of which the best is kept, are those of a run that nothing disturbed."""
+
+    class Interrupting(Table):
+        drawn = 0
+
+        def gather(self, index: Tensor) -> Rows:
+            self.drawn += 1
+            if self.drawn == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().gather(index)
+
+    seen: list[int] = []
+    run = Run(tmp_path, quiet=True, checkpoint_every=4, score=lambda _: float(seen.append(0) or len(seen)))
+    with pytest.raises(KeyboardInterrupt):
+        trained(run, data=Interrupting())
+    assert (checkpoint.steps(tmp_path), len(seen)) == ([4, 6], 1)
+    trained(replace(run, resume=True))
+    assert [line["step"] for line in log(tmp_path) if "score" in line] == [4, 8, 10]
 
 
 @pytest.mark.parametrize("error", ["safetensors", "system"])

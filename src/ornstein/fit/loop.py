@@ -104,8 +104,8 @@ class Loop:
                 if position.step % run.log_every == 0 or last:
                     self._log()
                 position.seconds += time.perf_counter() - began
-                if position.step % run.checkpoint_every == 0 or last or stop:
-                    self._checkpoint()
+                if (due := position.step % run.checkpoint_every == 0 or last) or stop:
+                    self._checkpoint(measured=due)
                 if stop:
                     raise KeyboardInterrupt
         self._mourn()
@@ -148,12 +148,16 @@ class Loop:
         text = cause if cause.startswith("stage") else f"stage {self.position.stage!r}, {cause}"
         return Diverged(f"{text}; {self.ledger.last_good()}")
 
-    def _checkpoint(self) -> None:
-        """Score and write every seed; what is measured is logged first, so that no checkpoint is ahead of its log."""
+    def _checkpoint(self, *, measured: bool) -> None:
+        """Score and write every seed; what is measured is logged first, so that no checkpoint is ahead of its log.
+
+        A checkpoint that is there only because the run was interrupted is not measured: the run would then have a
+        score, and perhaps a best one, that an undisturbed run has not.
+        """
         self._mourn()
         self.seeds.write_back()
         for i, learner in enumerate(self.learners[: len(self.ledger.folders)]):
-            values = {} if i in self.ledger.dead else self._measure(learner)
+            values = self._measure(learner) if measured and i not in self.ledger.dead else {}
             if values:
                 self.logs[i].write(self.position.total, values)
             tensors, kinds = self._state(i)

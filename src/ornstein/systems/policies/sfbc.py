@@ -7,7 +7,8 @@ target network, no twin. Acting draws one of 32 candidates by exp(100 Q), or sev
 
 Time limits end a trajectory like true ends do, as published. Deviates: the sampler makes 16 calls, the last of which
 denoises (`behaviour_model`), instead of 15, and is DPM-Solver++: where so few third-order steps extrapolate the noise,
-most samples end between narrow modes. The plan is the paper's, not that of the official code, which is an option.
+most samples end between narrow modes. Levels begin at 1e-3 in training too, not at 1e-5. The plan is the paper's, not
+that of the official code, which is an option. The deeper critic of the large AntMaze is not here.
 """
 
 from collections.abc import Mapping

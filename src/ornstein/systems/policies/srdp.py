@@ -1,9 +1,9 @@
 """SRDP: Diffusion-QL whose denoising network also reconstructs the state, so that it extrapolates to unseen ones.
 
-What tells it apart: a second head on the trunk of the denoiser says, from noisy action, step and clean state, what
-the state was; its squared error joins the denoising loss and the Q term, and so shapes the features that all three
-share. The state is not diffused, there is no bottleneck, sampling and acting ignore the second head. All else, every
-hyper-parameter included, is Diffusion-QL: with `reconstruction` 0 it is that system, bit for bit.
+What tells it apart: a second head on the trunk of the denoiser says, from noisy action, step and clean state, what the
+state was; its squared error joins the denoising loss and the Q term, and so shapes the features that all three share.
+The state is not diffused, there is no bottleneck, sampling and acting ignore the second head. All else, every
+hyperparameter too, is Diffusion-QL: with `reconstruction` 0 and equal first weights it is that system, bit for bit.
 
 Deviates: with `standardize` the reconstruction too is in units of the data's spread; off, as in the released code, it
 is in the raw units of the state, and velocities of several units then fill the budget of the gradient's clipping.
