@@ -33,13 +33,16 @@ def offline_file(name: str) -> Path:
     return path
 
 
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean and two-sided 95 % interval by Student's t; for paired comparisons give the differences."""
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and two-sided 95 % interval by Student's t; for paired comparisons give the differences.
+
+    One value alone has no interval: its ends are None.
+    """
     from scipy.stats import t
 
     centre = mean(values)
     if len(values) < 2:
-        return {"mean": centre, "low": -math.inf, "high": math.inf}
+        return {"mean": centre, "low": None, "high": None}
     reach = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return {"mean": centre, "low": centre - reach, "high": centre + reach}
 

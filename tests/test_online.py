@@ -17,7 +17,9 @@ from ornstein.evaluate import evaluate
 from ornstein.fit import Run
 from ornstein.noise import generator
 from ornstein.online import Experience, Online, train_online
-from ornstein.systems.policies import diffusion_ql, fql, iql, sac, sfbc
+from ornstein.systems.planners import diffuser
+from ornstein.systems.policies import diffusion_ql, fdedge, fql, iql, sac, sfbc
+from ornstein.systems.synthesizers import synther
 from ornstein.types import Growing, Spaces, Transitions
 
 SMALL = replace(sac.BASE, width=16, batch_size=8)
@@ -294,6 +296,63 @@ def test_what_cannot_be_is_refused(tmp_path):
         Replay(Spaces(obs=1, act=1), 3, n_step=0)
     with pytest.raises(ValueError, match="per_update"):
         Online(per_update=0)
+
+
+def test_episodes_of_another_environment_are_refused_and_leave_nothing(tmp_path):
+    """Sizes, and action bounds where the recording has some; one without is taken as it is."""
+    where, online = Run(tmp_path / "run", steps=1, quiet=True), Online(warmup=0)
+    other = collect(make("PointMass-v0"), lambda obs: np.zeros(2, np.float32), steps=20)
+    with pytest.raises(ValueError, match=r"actions of size 2, but Pendulum-v1 has 3 and 1: give episodes of"):
+        train_online(sac.SYSTEM, SMALL, "Pendulum-v1", where, online=online, prior=other)
+    env = make("Pendulum-v1", max_episode_steps=20)
+    prior = collect(env, lambda obs: env.action_space.sample(), steps=20)
+    scaled = replace(prior, action_low=(-1.0,), action_high=(1.0,))
+    with pytest.raises(ValueError, match=r"from \[-1.0\] to \[1.0\], but Pendulum-v1 has \[-2.0\] to \[2.0\]"):
+        train_online(sac.SYSTEM, SMALL, "Pendulum-v1", where, online=online, prior=scaled)
+    assert not (tmp_path / "run").exists()
+    unbounded = replace(prior, action_low=(), action_high=())
+    train_online(sac.SYSTEM, SMALL, "Pendulum-v1", where, online=online, prior=unbounded)
+
+
+def test_who_cannot_learn_from_a_replay_of_steps_is_refused(tmp_path):
+    where = Run(tmp_path / "run", steps=1, quiet=True)
+    planner = replace(diffuser.PRESETS["maze-fast"], task="return", horizon=8, width=16, multipliers=(1, 2))
+    with pytest.raises(ValueError, match=r"diffuser plans trajectories.*train it with data"):
+        train_online(diffuser.SYSTEM, planner, "Pendulum-v1", where)
+    with pytest.raises(ValueError, match=r"synther does not act.*train it with data"):
+        train_online(synther.SYSTEM, synther.SYSTEM.preset(), "Pendulum-v1", where)
+    with pytest.raises(ValueError, match=r"validation = 0.2.*holds no episodes out"):
+        train_online(sac.SYSTEM, SMALL, "Pendulum-v1", replace(where, validation=0.2))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_learner_notes_is_not_in_recorded_episodes():
+    name = "EdgeQueues-v0?indexed=true&slots=1"
+    env = make(name)
+    prior = collect(env, lambda obs: env.action_space.sample(), steps=20)
+    config = fdedge.Config(width=16, batch_size=8, slots=1, places=100)
+    once, online = Run(None, steps=1, quiet=True), Online(warmup=0)
+    with pytest.raises(ValueError, match=r"fdedge learns from what it notes of its memory \(start\).*leave the record"):
+        train_online(fdedge.SYSTEM, config, name, once, online=online, prior=prior)
+    plain = replace(config, feedback=False)  # notes nothing
+    train_online(fdedge.SYSTEM, plain, name, once, online=online, prior=prior)
+
+
+def test_recorded_steps_count_towards_the_warm_up():
+    env = make("Pendulum-v1", max_episode_steps=20)
+    prior = collect(env, lambda obs: env.action_space.sample(), steps=40)
+    made: list[Any] = []
+
+    class Counted(sac.SAC):
+        def explore(self, obs: Any, carry: Any, noise: Any) -> Any:
+            made.append(obs)
+            return super().explore(obs, carry, noise)
+
+    system = replace(sac.SYSTEM, build=Counted)
+    once = Run(None, steps=3, quiet=True)
+    train_online(system, SMALL, "Pendulum-v1", once, online=Online(warmup=40), prior=prior)
+    assert len(made) == 3
+    assert "count towards" in (Online.__doc__ or "")
 
 
 def test_the_squashed_density_is_that_of_torch():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, device, nn
 from torch.utils import _pytree as pytree
 
+from ornstein.data.check import DataError
 from ornstein.data.episodes import Episodes
 from ornstein.data.goal import joined
 from ornstein.data.normalize import Gaussian
@@ -35,9 +36,11 @@ class Online:
     An agent that has `explore(obs, carry, noise)` and `explore_noise` acts by these, any other by its `act`. One that
     has `renew(carry)` begins an episode with what that makes of the last one's carry; one that has `note(obs, carry)`,
     vectors by name with a row each, finds them in its batches under these names and, of the step after it, as `next_`.
+
+    Recorded steps with which the replay begins count towards `warmup`: with as many of those, no action is random.
     """
 
-    warmup: int = 5_000  # steps of uniformly random actions before the first update
+    warmup: int = 5_000  # stored steps before the first update; what is missing is made by uniformly random actions
     per_update: int = 1  # environment steps per update
     capacity: int = 1_000_000  # transitions that are kept
     explore_std: float = 0.0  # of Gaussian noise on the actions, as a share of half of their range
@@ -103,6 +106,13 @@ class Experience:
         self.begun = int(state["begun"])
         self._end()
         self.kept = [state[f"carry/{i}"] for i in range(sum(name.startswith("carry/") for name in state))]
+
+    def noted(self, learner: Any) -> list[str]:
+        """The names of what the learner notes beside an observation."""
+        if not hasattr(learner, "note"):
+            return []
+        obs = torch.zeros(1, self.spaces.obs + self.spaces.goal, device=self._device(learner))
+        return sorted(learner.note(obs, learner.start(1)))
 
     @torch.no_grad()
     def _choose(self, learner: Any, obs: Tensor) -> Tensor:
@@ -177,28 +187,65 @@ def train_online(
 
     Where the configuration says `standardize`, that is done by the weights of `run.init_from`, else by the recorded
     episodes, and stays as it is while the replay grows. Where it names a `reward`, recorded and new rewards are changed
-    alike; what that measures is measured on the recorded ones. Errors: ValueError for a system of several stages.
+    alike; what that measures is measured on the recorded ones. Errors: ValueError for recorded episodes of another
+    environment, and for a learner that has stages, makes plans or does not act, or that notes what no records hold.
     """
     seed, *more = run.seeds
     if more:
         raise ValueError(f"seeds {run.seeds}: an online run takes one; start one run per seed")
+    if run.validation:
+        raise ValueError(
+            f"validation = {run.validation}: an online run holds no episodes out; leave it at 0, and judge by `score`"
+        )
     discount, n_step = getattr(config, "discount", 0.99), getattr(config, "n_step", 1)
     data = Experience(env, online, seed=seed, discount=discount, n_step=n_step)
     reward: Transform = getattr(config, "reward", "none")
     data.reward = reward_map(reward, prior)
     if prior is not None:
+        _check_prior(prior, data)
         _fill(data.replay, transform_reward(prior, reward))
-    meta = {"env": data.vector.name, "prior": None if prior is None else prior.hash, **vars(online)}
-    run = system.claimed(config, data.spaces, run, meta)
     learners: list[Any] = run.build(lambda: system.build(config, data.spaces))
-    if hasattr(learners[0], "stage"):
-        raise ValueError(f"{system.name} learns in stages, from records that are all there: train it with data")
+    _check_learner(system.name, learners[0], data)
     if getattr(config, "standardize", False):
         if run.init_from is None:
             _standardize(learners[0], prior)
         data.inputs = learners[0].inputs
+    meta = {"env": data.vector.name, "prior": None if prior is None else prior.hash, **vars(online)}
+    run = system.claimed(config, data.spaces, run, meta)
     fit(learners, data, steps=config.steps, batch_size=config.batch_size, run=run)
     return learners[0]
+
+
+def _check_prior(prior: Episodes, data: Experience) -> None:
+    """Refuse episodes that are not of the environment; bounds are compared where the recording tells them."""
+    ours, theirs, name = data.spaces, prior.spaces, data.vector.name
+    sizes = (ours.obs + ours.goal, ours.act)
+    if (theirs.obs + theirs.goal, theirs.act) != sizes:
+        raise DataError(
+            f"the recorded episodes have observations of size {theirs.obs + theirs.goal} (the goal included) and "
+            f"actions of size {theirs.act}, but {name} has {sizes[0]} and {sizes[1]}: give episodes of this environment"
+        )
+    pairs = ((prior.action_low, ours.action_low), (prior.action_high, ours.action_high))
+    if not all(np.allclose(told or own, own) for told, own in pairs):
+        raise DataError(
+            f"the recorded episodes have actions from {list(theirs.action_low)} to {list(theirs.action_high)}, but "
+            f"{name} has {list(ours.action_low)} to {list(ours.action_high)}: give episodes of this environment"
+        )
+
+
+def _check_learner(name: str, learner: Any, data: Experience) -> None:
+    """Refuse a learner that cannot make its own steps, cannot learn from them, or wants more of recorded ones."""
+    if hasattr(learner, "stage"):
+        raise ValueError(f"{name} learns in stages, from records that are all there: train it with data")
+    if not hasattr(learner, "act"):
+        raise ValueError(f"{name} does not act, so it makes no steps to learn from: train it with data")
+    if hasattr(learner, "plan"):
+        raise ValueError(f"{name} plans trajectories, which a replay of single steps does not hold: train it with data")
+    if len(data) and (noted := data.noted(learner)):
+        raise ValueError(
+            f"{name} learns from what it notes of its memory ({', '.join(noted)}), which recorded episodes do not "
+            "hold: leave the recorded episodes out"
+        )
 
 
 def _standardize(learner: Any, prior: Episodes | None) -> None:

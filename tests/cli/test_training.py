@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ornstein.cli import main
+from ornstein.online import Online
 from recording import ACT, OBS, OWN, QUIET, recording
 
 
@@ -89,6 +90,57 @@ class TestTraining:
         assert "policy" in values["error"]
         assert "step" in values["error"]
         assert "Traceback" not in err
+
+
+class TestOnline:
+    """What an environment's learning does not take; `test_use` has what it does."""
+
+    @pytest.fixture
+    def words(self, tmp_path):
+        return lambda system: ("train", system, "--out", tmp_path / "run", "--steps", 1, *QUIET)
+
+    def test_data_that_are_not_of_the_environment(self, refused, words, tmp_path):
+        file = recording(tmp_path / "other.npz", obs=5)
+        message = refused(*words("sac"), "--data", file, "--env", "Pendulum-v1")
+        assert "observations of size 5" in message
+        assert "Pendulum-v1 has 3" in message
+        assert not (tmp_path / "run").exists()
+
+    def test_systems_that_learn_from_data_only(self, refused, words, tmp_path):
+        small = ("--task", "maze-fast", "--width", 8, "--horizon", 8, "--multipliers", 1, 2)
+        env = ("--env", "PointMaze_UMaze-v3")
+        assert "diffuser plans trajectories" in refused(*words("diffuser"), *env, *small)
+        assert "synther does not act" in refused(*words("synther"), *env)
+        assert not (tmp_path / "run").exists()
+
+    def test_options_without_their_effect(self, refused, words, data, tmp_path):
+        env = ("--env", "Pendulum-v1")
+        assert "--validation 0.2" in refused(*words("sac"), *env, "--validation", 0.2)
+        assert "--validation 0.2" in refused(*words("sac"), *env, "--data", data, "--validation", 0.2)
+        assert "--validation 0.2" in refused(*words("dppo"), *env, "--validation", 0.2)
+        for option, value in (("--warmup", 5000), ("--per-update", 1), ("--explore-std", 0)):  # the defaults themselves
+            message = refused(*words("sac"), "--data", data, option, value)
+            assert f"{option} {value}" in message
+            assert "--env" in message
+            assert "without a replay" in refused(*words("dppo"), *env, option, value)
+        both = refused(*words("sac"), "--data", data, "--per-update", 2, "--warmup", 5)
+        assert "--warmup 5 --per-update 2" in both
+        assert not (tmp_path / "run").exists()
+
+    def test_a_share_of_what_is_cloned_before_the_rollouts_is_held_out(self, call, words, tmp_path):
+        bounds = json.dumps({"action_low": [-2.0], "action_high": [2.0]})
+        file = recording(tmp_path / "data.npz", attributes=np.array(bounds))
+        tiny = ("--n-envs", 2, "--n-steps", 4, "--tune-batch-size", 4, "--width", 8, "--critic-width", 8)
+        options = ("--data", file, "--validation", 0.2, "--task", "pendulum", *tiny)
+        code, _, err = call(*words("dppo"), "--env", "Pendulum-v1", *options)
+        assert code == 0, err
+        assert "validation/clone/loss" in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+    def test_the_help_says_what_the_warm_up_counts(self, call):
+        _, values, _ = call("train", OWN, "--help")
+        text = " ".join(values["help"].split())
+        assert "count towards" in text
+        assert f"(default {Online().warmup})" in text
 
 
 def broken(path: Path, kind: str) -> Path:

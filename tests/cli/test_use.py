@@ -87,6 +87,7 @@ class TestUse:
         assert "Pendulum-v1" in refused(*words, "--env", "Pendulm-v1")
         assert "no_such_module" in refused(*words, "--env", "no_such_module:Env-v0")
         assert "--episodes 0" in refused("eval", trained, "--system", OWN, "--env", "Pendulum-v1", "--episodes", 0)
+        assert "--max-steps 0" in refused(*words, "--env", "Pendulum-v1", "--max-steps", 0)
 
     @pytest.mark.parametrize(
         "kind",

@@ -66,6 +66,12 @@ def test_the_best_policy_and_the_one_that_gets_stuck():
     assert [cut.step(np.array([0.0]))[2:4] for _ in range(2)] == [(False, False), (False, True)]
 
 
+@pytest.mark.parametrize("walls", ["2.5", "0", "-1", "many", "3.0"])
+def test_a_corridor_has_a_whole_number_of_walls(walls):
+    with pytest.raises(ValueError, match=rf"walls = {walls}: .*whole number of at least 1"):
+        make(f"TwoDoors-v0?walls={walls}")
+
+
 def test_the_reachable_cells_are_those_that_all_heights_lead_to():
     """Every pair of heights in both halves of every bin, over two walls."""
     env, found = make("TwoDoors-v0?walls=2"), set()

@@ -80,6 +80,14 @@ def test_queues_by_hand():
     assert task.assign(1).info["delay"] == pytest.approx((35 + 10) / 25 + 1 / task.rate[1])
 
 
+@pytest.mark.parametrize("slots", ["2.5", "0", "-3", "many"])
+def test_queues_need_a_whole_number_of_slots(slots):
+    with pytest.raises(ValueError, match=rf"slots = {slots}: .*whole number of at least 1"):
+        make(f"EdgeQueues-v0?slots={slots}")
+    with pytest.raises(ValueError, match=r"providers = 2.5: .*whole number of at least 2"):
+        make("EdgeProviders-v0?providers=2.5")
+
+
 def test_generated_tasks_follow_their_laws():
     source = np.random.default_rng(0)
     tasks = edge.Providers(20).generate(source)
@@ -211,6 +219,37 @@ def test_bad_traces_are_refused_by_name(tmp_path):
         edge.environment(edge.Providers(), "EdgeProviders-v0", source=edge.Recorded(Trace({"arrival": np.zeros(2)})))
 
 
+def test_files_of_other_programs_are_read(tmp_path):
+    """A byte-order mark, lines without any value, and columns of words that nobody needs."""
+    path = tmp_path / "tasks.csv"
+    path.write_bytes(b"\xef\xbb\xbfarrival, kind,size\r\n0,gpu,20\r\n\r\n1.5,,30\r\n ,,\r\n\n")
+    found = trace.read(path)
+    assert {name: column.tolist() for name, column in found.columns.items()} == {"arrival": [0, 1.5], "size": [20, 30]}
+    np.savez(tmp_path / "tasks.npz", arrival=np.array([0.0, 1.5]), kind=np.array(["gpu", ""]))
+    assert list(trace.read(tmp_path / "tasks.npz").columns) == ["arrival"]
+
+
+BROKEN = {
+    "arrival,size\n0,20\n\n1\n": "line 4 has 1 value.* 2 columns",
+    "arrival,size\n0,20,7\n": "line 2 has 3 values.* 2 columns",
+    "arrival,size\n0,20\n1,word\n": "line 3: 'word' in column 'size' is no number",
+    "arrival,size\n0,\n": "line 2: '' in column 'size' is no number",
+    "": "empty",
+    "\n\n": "empty",
+    "arrival,size\n": "at least one task",
+    "0,20\n1,30\n": "needs 'arrival'",
+    "arrival,arrival\n0,1\n": "'arrival' twice",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), BROKEN.items())
+def test_broken_files_are_refused_by_name_and_line(tmp_path, text, told):
+    path = tmp_path / "tasks.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"tasks.csv: .*{told}.*docs/edge.md"):
+        trace.read(path)
+
+
 def test_recordings_are_brought_to_the_generators_means():
     source = np.random.default_rng(0)
     n = 2500
@@ -236,6 +275,11 @@ def test_recordings_are_brought_to_the_generators_means():
     assert env.reset(seed=0)[0].shape == (12,)
     with pytest.raises(ValueError, match="'context_tokens' is missing"):
         trace.convert(genai, "llm")
+    for sizes in ({"tasks": 0}, {"tasks": -2}, {"slots": 0}):
+        ((size, value),) = sizes.items()
+        for recorded, kind in ((genai, "genai"), (llm, "llm")):
+            with pytest.raises(ValueError, match=f"{size} = {value}.*at least 1"):
+                trace.convert(recorded, kind, **sizes)
     with pytest.raises(ValueError, match="fewer than the 5000"):
         trace.convert(genai, "genai", tasks=5000)
 

@@ -33,6 +33,8 @@ def study(words: list[str]) -> Outcome:
     options = parse(Study, words, command="study")
     if options.name not in STUDIES:
         raise ValueError(f"unknown study {options.name!r}{near(options.name, STUDIES)}; there are {', '.join(STUDIES)}")
+    if options.seeds < 1:
+        raise ValueError(f"--seeds {options.seeds}: give the number of seeds to take means over, at least 1")
     module = import_module(f"ornstein.studies.{options.name}")
     found = module.main(options.out, seeds=options.seeds, quick=options.quick)
     files = sorted(str(path) for path in options.out.glob(f"{options.name}.*"))

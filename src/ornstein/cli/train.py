@@ -30,12 +30,13 @@ class Train:
     env: str | None = None
     """learn online in this environment, from own experience; with --data, the replay begins with these episodes (a
     system that learns from rollouts is trained on them first)"""
-    warmup: int = 5_000
-    """online: steps of random actions before the first update"""
-    per_update: int = 1
-    """online: environment steps per update"""
-    explore_std: float = 0.0
-    """online: Gaussian noise on the actions, as a share of half of their range"""
+    warmup: int | None = None
+    """online: steps of random actions before the first update (default 5000); the recorded steps of --data count
+    towards them, so with as many of those there are none"""
+    per_update: int | None = None
+    """online: environment steps per update (default 1)"""
+    explore_std: float | None = None
+    """online: Gaussian noise on the actions, as a share of half of their range (default 0)"""
     task: str | None = None
     """preset of the configuration; `ornstein list` names them"""
     steps: int | None = None
@@ -77,6 +78,7 @@ class Train:
 def train(words: list[str]) -> Outcome:
     """Train a system and tell where its checkpoints are."""
     options, system, config = read(words)
+    _check_online(options, system)
     seeds = _seeds(options)
     check_device(options.device)
     _check_out(options)
@@ -124,19 +126,37 @@ def _learn(options: Train, system: Any, config: Any, run: Any) -> str | None:
     from ornstein.rollout import train_on_policy
 
     episodes = None if options.data is None else formats.read(options.data)
-    online = Online(options.warmup, options.per_update, explore_std=options.explore_std)
     if options.env is None:
         system.run(config, episodes, run)
     elif system.rollouts is None:
-        train_online(system, config, options.env, run, online=online, prior=episodes)
-    elif online == Online():
-        train_on_policy(system, config, options.env, run, prior=episodes)
+        train_online(system, config, options.env, run, online=Online(**_replay(options)), prior=episodes)
     else:
-        raise ValueError(
-            f"{system.name} learns from rollouts of its policy, without a replay: leave out --warmup, --per-update and "
-            f"--explore-std; `ornstein train {system.name} --help` lists its own settings"
-        )
+        train_on_policy(system, config, options.env, run, prior=episodes)
     return None if episodes is None else episodes.hash
+
+
+def _replay(options: Train) -> dict[str, Any]:
+    """What was given of the options of learning from a replay."""
+    given = {name: getattr(options, name) for name in ("warmup", "per_update", "explore_std")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_online(options: Train, system: Any) -> None:
+    """Refuse options that were given and would have no effect."""
+    given = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in _replay(options).items())
+    if given and options.env is None:
+        raise ValueError(f"{given}: means nothing without --env ENV_ID, where the system learns online; leave it out")
+    if given and system.rollouts is not None:
+        raise ValueError(
+            f"{given}: {system.name} learns from rollouts of its policy, without a replay; leave it out, "
+            f"`ornstein train {system.name} --help` lists its own settings"
+        )
+    cloned = system.rollouts is not None and options.data is not None
+    if options.env is not None and options.validation and not cloned:
+        raise ValueError(
+            f"--validation {options.validation:g}: with --env no episodes are held out; leave it out, and give "
+            "--score-env ENV_ID to score each checkpoint"
+        )
 
 
 def read(words: list[str]) -> tuple[Train, Any, Any]:

@@ -40,6 +40,8 @@ def eval_(words: list[str]) -> Outcome:
     options = parse(Eval, words, command="eval")
     if options.episodes < 1 or options.n_envs < 1:
         raise ValueError(f"--episodes {options.episodes} --n-envs {options.n_envs}: give at least 1 of each")
+    if options.max_steps is not None and options.max_steps < 1:
+        raise ValueError(f"--max-steps {options.max_steps}: give the steps after which to cut episodes, at least 1")
     found = [_evaluated(run, options) for run in seeds_of(options.run)]
     values = found[0] if len(found) == 1 else _joined(options.run, found)
     return Outcome(values, _table({name: value for name, value in values.items() if name != "runs"}))

@@ -16,6 +16,7 @@ and what random heights give before they find anything, walls (WIDE_PAY WIDE_REA
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,8 @@ def doors(
     import gymnasium
     from gymnasium.spaces import Box
 
-    if walls < 1:
-        raise ValueError(f"walls = {walls}: a corridor needs at least one")
+    if not isinstance(walls, Integral) or walls < 1:
+        raise ValueError(f"walls = {walls}: give the walls of the corridor as a whole number of at least 1")
 
     class TwoDoors(gymnasium.Env):
         """The corridor."""

@@ -10,6 +10,7 @@ actions; `ornstein.envs.make` shows them with scores in place of choices.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,8 +48,8 @@ def table(providers: int = 20) -> Table:
     {0.5, ..., 0.95} and one of {0, ..., 0.45}.
     Source: Du et al. 2023 (2303.13052); the 20 are those that the official code draws with NumPy's seed 0.
     """
-    if providers < 2:
-        raise ValueError(f"providers = {providers}: give at least 2")
+    if not isinstance(providers, Integral) or providers < 2:
+        raise ValueError(f"providers = {providers}: give their number as a whole number of at least 2")
     if providers == 20:
         start = 10 * np.array([1, 8, 4, 0, 3, 3, 9, 7, 4, 3, 7, 0, 4, 9, 4, 7, 9, 1, 8, 4])
         low = 0.05 * np.array([0, 9, 0, 3, 5, 9, 5, 8, 1, 0, 3, 3, 7, 4, 8, 5, 9, 9, 7, 8])
@@ -154,6 +155,8 @@ class Queues:
     needs, ends = ("arrival", "size", "work"), False
 
     def __init__(self, slots: int = 100, indexed: bool = False) -> None:
+        if not isinstance(slots, Integral) or slots < 1:
+            raise ValueError(f"slots = {slots}: give the seconds of an episode as a whole number of at least 1")
         self.slots, self.indexed, self.options = slots, indexed, {"slots": slots, "indexed": indexed}
         self.capacity: Float[np.ndarray, " 10"] = np.random.RandomState(2).randint(10, 51, 10).astype(np.float64)
         self.rate: Float[np.ndarray, " 10"] = np.random.RandomState(1).randint(400, 501, 10).astype(np.float64)

@@ -2,11 +2,12 @@
 
 import csv
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +23,7 @@ UNITS = {
     "size": "Mbit to be sent to the server",
     "work": "Gcycle to be computed there",
 }
-"""The columns that are understood; a file may hold others, which are kept and ignored."""
+"""The columns that are understood; a file may hold others, also of words, which are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +79,40 @@ def read(path: str | Path) -> Trace:
     try:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return Trace({name: np.asarray(arrays[name], np.float64) for name in arrays.files})
-        with path.open(newline="") as lines:
-            names, *rows = csv.reader(lines)
-        values = np.array(rows, np.float64).reshape(len(rows), len(names))
-        return Trace({name.strip(): column for name, column in zip(names, values.T, strict=True)})
-    except (ValueError, OSError) as error:
+                return Trace({name: np.asarray(arrays[name], np.float64) for name in arrays.files if name in UNITS})
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            return Trace(_columns(csv.reader(lines)))
+    except (ValueError, OSError, EOFError, csv.Error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: {error}; docs/edge.md describes the format") from error
+
+
+def _columns(reader: Any) -> Columns:
+    """The columns that are understood, of the lines of a CSV reader; lines without any value are skipped."""
+    lines = ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+    first, header = next(lines, (0, []))
+    names = [name.strip() for name in header]
+    if not names:
+        raise ValueError("the file is empty: its first line names the columns, each further one is a task")
+    if "arrival" not in names:
+        raise ValueError(f"line {first} names the columns {names}: a trace needs 'arrival', and at least one task")
+    columns: dict[str, list[float]] = {name: [] for name in names if name in UNITS}
+    if twice := [name for name in columns if names.count(name) > 1]:
+        raise ValueError(f"line {first} names the column {twice[0]!r} twice: give it once")
+    for number, row in lines:
+        if len(row) != len(names):
+            values = f"{len(row)} value" + "s" * (len(row) != 1)
+            raise ValueError(f"line {number} has {values}, but line {first} names {len(names)} columns: give one each")
+        for name, cell in zip(names, row, strict=True):
+            if name in columns:
+                columns[name].append(_number(cell, name, number))
+    return {name: np.array(values, np.float64) for name, values in columns.items()}
+
+
+def _number(cell: str, name: str, line: int) -> float:
+    try:
+        return float(cell)
+    except ValueError as error:
+        raise ValueError(f"line {line}: {cell!r} in column {name!r} is no number; mend or leave out") from error
 
 
 def write(trace: Trace, path: str | Path) -> None:
@@ -120,6 +148,9 @@ def convert(source: Columns, kind: Kind, *, tasks: int = 1000, slots: int = 20, 
     Real requests come in bursts, so the mean load of the generators is much at times; `load` multiplies it. What is
     left of the last episode is dropped.
     """
+    for name, value in (("tasks", tasks), ("slots", slots)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: give the {name} of one episode, at least 1")
     if not load > 0:
         raise ValueError(f"load = {load}: give the number of tasks in a time as a multiple of the generators', above 0")
     needed = {
