@@ -17,6 +17,17 @@ def rows(values: dict[tuple[str, int], float], task: str) -> str:
     return "".join(json.dumps(row) + "\n" for row in kept)
 
 
+def test_the_committed_rows_are_those_of_todays_configurations():
+    """Else the table in docs/online.md would silently be of older ones."""
+    tasks = {task.env: task for task in online.TASKS.values()}
+    stale = {
+        (row["env"], row["system"])
+        for row in online.rows()
+        if online.key(tasks[row["env"]], row["system"], row["seed"], row["steps"])["hash"] != row["hash"]
+    }
+    assert not stale, "results/online.jsonl: make them anew with python -m recipes.online --env pendulum hopper doors"
+
+
 def test_shares_are_counted_from_random_actions_and_differences_are_paired(tmp_path, monkeypatch):
     monkeypatch.setattr(online, "ROWS", tmp_path / "online.jsonl")
     monkeypatch.setattr(online, "random_return", lambda env: -1200.0)

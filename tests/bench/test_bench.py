@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.kill import OWN, recording, results
-from ornstein.bench.measure import cadence, held
+from ornstein.bench import plan
+from ornstein.bench.arm import arms
+from ornstein.bench.measure import cadence, held, measure
 from ornstein.bench.rows import read
 from ornstein.cli import main
 
@@ -17,6 +19,18 @@ def train(config, episodes, run):
         raise RuntimeError("seed one is not liked")
     return _train(config, episodes, run)
 SYSTEM = System(SOURCE, Config, PRESETS, TARGETS, Cloning, train)
+"""
+
+LOST = """
+import gymnasium
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+class Lost(PendulumEnv):
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, float("nan"), *rest
+
+gymnasium.register("Lost-v0", Lost, max_episode_steps=200)
 """
 
 
@@ -63,6 +77,79 @@ def test_rows_hold_what_they_promise_and_are_made_once(call, tmp_path):
     assert evaluated["return_mean"] == first["return_mean"]
     code, values, _ = call(*words)
     assert (code, values["made"], values["there"]) == (0, 0, 2)
+
+
+def test_the_same_settings_in_other_words_are_rows_of_their_own(call, tmp_path):
+    """A report looks for each name that was asked for; a row under another name would leave it missing for ever."""
+    assert call(*small(tmp_path, f"{OWN}:plain", "--seeds", 2))[1]["made"] == 2
+    words = small(tmp_path, OWN, "--preset", "plain", "--seeds", 2)
+    assert call(*words)[1]["made"] == 2
+    assert call(*words)[1]["there"] == 2
+    rows = list(results(tmp_path / "out").values())
+    assert len({row["config_hash"] for row in rows}) == 1 and len({row["run"] for row in rows}) == 4
+    code, found, _ = call("report", tmp_path / "out", "--resamples", 10)
+    assert (code, found["missing"], found["left_out"]) == (0, [], [])
+    assert found["systems"] == ["own_system:plain", "own_system"]
+
+
+def test_the_plan_names_the_data_and_environment_of_what_is_wanted(call, tmp_path):
+    assert call(*small(tmp_path, OWN, "--seeds", 1))[0] == 0
+    (wanted,) = json.loads((tmp_path / "out" / "plan.json").read_text())["rows"]
+    (row,) = read(tmp_path / "out" / "rows.jsonl")
+    assert wanted.items() <= row.items()
+    assert {"arm", "data", "data_hash", "env", "config_hash", "seed", "asked_steps"} <= wanted.keys()
+
+
+def test_an_own_file_that_was_edited_is_run_anew(call, tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text(Path(OWN).read_text())
+    words = small(tmp_path, own, "--seeds", 1)
+    assert call(*words)[1]["made"] == 1
+    assert call(*words)[1]["there"] == 1
+    own.write_text(Path(OWN).read_text().replace("clamp(-1.0, 1.0)", "clamp(-0.1, 0.1)"))
+    assert call(*words)[1]["made"] == 1
+    first, second = read(tmp_path / "out" / "rows.jsonl")
+    assert first["return_mean"] != second["return_mean"] and first["run"] != second["run"]
+    assert len(call("report", tmp_path / "out", "--resamples", 10)[1]["left_out"]) == 1
+
+
+def test_an_own_file_that_changes_under_the_bench_makes_no_row(tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text(Path(OWN).read_text())
+    data = plan.opened([recording(tmp_path / "one.npz", 0)], ["Pendulum-v1"])
+    (job,) = plan.jobs(arms([str(own)]), data, [0], plan.Protocol(1, 3), steps=2)
+    own.write_text(own.read_text() + "\n")
+    with pytest.raises(ValueError, match=r"mine\.py: the file changed while the bench was running"):
+        measure(job, tmp_path / "out")
+
+
+def test_a_return_that_is_not_finite_fails_its_row_alone(call, tmp_path, monkeypatch):
+    (tmp_path / "lost_reward.py").write_text(LOST)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the worker
+    data = [recording(tmp_path / f"{name}.npz", seed) for seed, name in enumerate(("one", "two"))]
+    protocol = ("--seeds", 1, "--episodes", 2, "--max-steps", 5, "--steps", 6, "--out", tmp_path / "out")
+    words = ("bench", OWN, "--data", *data, "--env", "lost_reward:Lost-v0", "Pendulum-v1", *protocol)
+    code, values, err = call(*words)
+    assert (code, values["made"]) == (1, 1), err
+    assert list(values["failed"]) == ["own_system on one, seed 0"]
+    assert "the mean return is not finite (nan)" in values["error"]
+    (file,) = (tmp_path / "out" / "errors").glob("*.txt")
+    assert "the mean return is not finite (nan)" in file.read_text()
+    assert [row["data"] for row in read(tmp_path / "out" / "rows.jsonl")] == ["two"]
+    code, values, _ = call(*words)
+    assert (code, values["made"], values["there"]) == (1, 0, 1)
+
+
+def test_an_evaluation_during_training_that_is_not_finite_is_never_the_best(tmp_path):
+    data = plan.opened([recording(tmp_path / "one.npz", 0)], ["Pendulum-v1"])
+    (job,) = plan.jobs(arms([OWN]), data, [0], plan.Protocol(1, 3, score_every=2), steps=6)
+    measure(job, tmp_path / "out")
+    metrics = tmp_path / "out" / "runs" / job.folder / "metrics.jsonl"
+    with metrics.open("a") as file:
+        file.write('{"step": 7, "score": null}\n')
+    row = measure(job, tmp_path / "out")
+    assert row["best_of"] == 3 and row["best_return_mean"] >= row["return_mean"]
 
 
 def test_a_trained_run_serves_another_protocol_and_rows_of_both_are_kept(call, tmp_path):

@@ -83,6 +83,30 @@ class TestHashes:
         assert one(tmp_path).hash == base.hash == one(tmp_path, presets=("locomotion",)).hash
         assert dataclasses.replace(base, seed=1).hash == base.hash
 
+    def test_the_code_of_an_own_file_is_part_of_its_hash_and_of_its_run(self, tmp_path):
+        own = tmp_path / "mine.py"
+        own.write_text(Path(OWN).read_text())
+        before = one(tmp_path, words=[str(own)])
+        assert one(tmp_path, words=[str(own)]).key == before.key
+        own.write_text(Path(OWN).read_text().replace(".square().mean()", ".abs().mean()"))
+        after = one(tmp_path, words=[str(own)])
+        assert after.hash != before.hash and after.folder != before.folder
+        assert after.config == before.config
+
+    def test_the_packages_systems_are_hashed_without_their_code(self, tmp_path):
+        """So that rows made by an earlier version are still those that are asked for."""
+        job = one(tmp_path)
+        assert job.code == ""
+        assert job.hash == plan.digest([job.config, job.steps, job.data_hash, job.env, job.protocol])
+        training = plan.digest([job.config, job.steps, job.data_hash, None, job.env])
+        assert job.folder == f"td3_bc/one/{training[:12]}/seed-0"
+
+    def test_other_words_for_the_same_configuration_are_another_row(self, tmp_path):
+        words = ["td3_bc", "td3_bc:locomotion", "td3_bc,lr=3e-4", "td3_bc,lr=0.0003"]
+        found = [one(tmp_path, words=[word]) for word in words]
+        assert len({job.hash for job in found}) < len(words)
+        assert len({job.key for job in found}) == len({job.folder for job in found}) == len(words)
+
     def test_a_run_is_shared_by_protocols_that_train_alike(self, tmp_path):
         base = one(tmp_path)
         assert one(tmp_path, protocol=plan.Protocol(3, 5, fqe=5)).folder == base.folder

@@ -79,6 +79,41 @@ class TestCompared:
         assert found.left_out == ("idql on hopper-replay, configuration older123: seeds 0, 1, 2, 3, 4",)
         assert found.values("idql", "hopper-replay").max() < 100
 
+    def test_rows_of_other_data_under_the_same_name_are_left_out_of_every_system(self):
+        """A newer file of the same name: two systems have rows on it, the third only on the older one."""
+        newer = {"data_hash": "99ffee00dd", "config_hash": "newer"}
+        some = [row(arm, "hopper-replay", seed, 900.0, **newer) for arm in ARMS[:2] for seed in range(3)]
+        older = rows(data_hash="1a2b3c4d5e")
+        found = compare([*older, *some])
+        assert found.left_out == tuple(f"{arm} on hopper-replay, other data 1a2b3c4d: seeds 0, 1, 2" for arm in ARMS)
+        assert found.missing == ("idql on hopper-replay: all seeds",)
+        assert {one["data_hash"] for one in found.on("hopper-replay")} == {"99ffee00dd"}
+        assert found.complete("idql", ["walker2d-replay"])
+
+    def test_rows_of_another_environment_are_left_out_and_named(self):
+        older = row("idql", "hopper-replay", 0, 500.0, env="Hopper-v4", config_hash="v4")
+        found = compare([older, *rows(without=[("idql", "hopper-replay", 0)])])
+        assert found.left_out == ("idql on hopper-replay, other environment Hopper-v4: seed 0",)
+        assert found.missing == ("idql on hopper-replay: seed 0",)
+
+    def test_the_data_that_were_asked_for_last_count(self):
+        one, two = ({"data_hash": name, "config_hash": name} for name in ("first", "second"))
+        made = [row("idql", "own", 0, 1.0, **one), row("idql", "own", 0, 2.0, **two)]
+        asked = {"arm": "idql", "data": "own", "seed": 0, "asked_steps": 100, "env": "Pendulum-v1"}
+        assert compare(made).values("idql", "own") == [2.0]
+        assert compare(made, [asked | two, asked | one]).values("idql", "own") == [1.0]
+        third = compare(made, [asked | {"data_hash": "third", "config_hash": "third"}])
+        assert third.missing == ("idql on own: all seeds",) and len(third.left_out) == 2
+
+    def test_plans_that_name_no_data_are_read_by_their_hashes(self):
+        one, two = ({"data_hash": name, "config_hash": name} for name in ("first", "second"))
+        made = [row("idql", "own", 0, 1.0, **one), row("idql", "own", 0, 2.0, **two)]
+        asked = {"arm": "idql", "data": "own", "seed": 0, "asked_steps": 100}
+        assert compare(made, [asked | {"config_hash": "first"}]).values("idql", "own") == [1.0]
+        other = asked | {"arm": "edp", "config_hash": "never made"}
+        assert compare(made, [other]).missing == ("edp on own: all seeds",)
+        assert "idql on elsewhere: all seeds" in compare(made, [other | {"data": "elsewhere"}]).missing
+
     def test_the_same_system_with_other_steps_is_another_arm(self):
         found = compare([*rows(), row("idql", "hopper-replay", 0, 1.0, asked_steps=7, config_hash="x")])
         assert {"idql (100 steps)", "idql (7 steps)"} < set(found.arms)
@@ -149,6 +184,19 @@ class TestReport:
             assert main(["report", str(folder), "--out", str(folder / name), "--resamples", "20"]) == 0
             texts.append((folder / name / "report.md").read_text().replace(str(folder / name), ""))
         assert texts[0] == texts[1]
+
+    def test_what_is_left_out_is_told_and_a_report_without_any_row_left_is_written(self, folder, capsys):
+        asked = [
+            {key: one[key] for key in ("arm", "data", "seed", "asked_steps", "env")}
+            | {"data_hash": "99ffee", "config_hash": "new"}
+            for one in rows()
+        ]
+        (folder / "plan.json").write_text(json.dumps({"commands": [], "rows": asked}))
+        assert main(["report", str(folder), "--resamples", "20", "--json"]) == 0, capsys.readouterr().err
+        assert len(json.loads(capsys.readouterr().out)["left_out"]) == 6
+        told = (folder / "report" / "report.md").read_text()
+        assert "left out, not the newest: idql on walker2d-replay, other data d: seeds 0, 2" in told
+        assert "td3_bc on hopper-replay: all seeds" in told
 
     def test_slips_are_told(self, folder, tmp_path, capsys):
         assert main(["report", str(folder), "--reference", "nobody"]) == 2

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ornstein.bench.rows import append, read
+from ornstein.bench.rows import append, key, read
 
-ROW = {"config_hash": "a", "seed": 0, "return_mean": 1.5}
+ROW = {"arm": "iql", "data": "one", "config_hash": "a", "seed": 0, "return_mean": 1.5}
 
 
 def test_rows_come_back_as_they_were_appended(tmp_path):
@@ -40,6 +40,19 @@ def test_a_damaged_line_in_the_middle_is_refused_by_number(tmp_path):
     append(file, ROW | {"seed": 1})
     with pytest.raises(ValueError, match=r"rows\.jsonl: line 2 is no row"):
         read(file)
+
+
+def test_a_row_without_a_return_holds_no_result(tmp_path):
+    """Older versions wrote null for a return that was not finite; such a row must not stand for one that was made."""
+    file = tmp_path / "rows.jsonl"
+    append(file, ROW | {"return_mean": None})
+    append(file, ROW | {"seed": 1})
+    assert [row["seed"] for row in read(file)] == [1]
+
+
+@pytest.mark.parametrize("change", [{"arm": "iql:fast"}, {"data": "two"}, {"config_hash": "b"}, {"seed": 1}])
+def test_rows_are_told_apart_by_their_names_hash_and_seed(change):
+    assert key(ROW | change) != key(ROW) == key(ROW | {"return_mean": 2.5})
 
 
 def test_values_that_json_has_no_words_for_are_refused_before_writing(tmp_path):

@@ -12,13 +12,16 @@ from ornstein.bench.rows import Row
 Cell = dict[int, Row]
 """The rows of one system on one data set, by seed."""
 
+Content = tuple[str, str]
+"""What the name of a data set stands for: the hash of its content, and the environment that judges."""
+
 
 @dataclass(frozen=True)
 class Compared:
     """What can be compared. `cells` has no entry where a system has no row on a data set.
 
     `missing`: what was wanted, or is there for other systems, and is not there, in words. `left_out`: rows of older
-    configurations under the same name, in words; they count nowhere.
+    configurations, data or environments under the same name, in words; they count nowhere.
     """
 
     arms: tuple[str, ...]
@@ -61,22 +64,26 @@ def compare(rows: Sequence[Row], wanted: Sequence[dict[str, Any]] = ()) -> Compa
     """The rows sorted; `wanted`: what the bench's plan asked for, as rows without results.
 
     Where one name has rows of several configurations on one data set, those that were asked for or written last count.
+    So it is where one name stood for several data or environments, for all systems alike.
     """
     if not rows:
         raise ValueError("no rows: run ornstein bench first, or give the directory that holds rows.jsonl")
-    names = _names([*rows, *wanted])
-    newest = {(names[_arm(row)], row["data"]): row["config_hash"] for row in [*rows, *wanted]}
+    every = [*rows, *wanted]
+    names = _names(every)
+    content, wanted = _newest_data(rows, wanted)
+    ours = [*(row for row in rows if _content(row) == content[row["data"]]), *wanted]
+    newest = {(names[_arm(row)], row["data"]): row["config_hash"] for row in ours}
     wanted = [row for row in wanted if row["config_hash"] == newest[names[_arm(row)], row["data"]]]
     cells: dict[tuple[str, str], Cell] = {}
     older: dict[tuple[str, str, str], list[int]] = {}
     for row in rows:
         place = names[_arm(row)], row["data"]
-        if row["config_hash"] == newest[place]:
-            cells.setdefault(place, {})[row["seed"]] = row
+        if why := _older(row, content[row["data"]], newest.get(place)):
+            older.setdefault((*place, why), []).append(row["seed"])
         else:
-            older.setdefault((*place, row["config_hash"]), []).append(row["seed"])
-    arms = tuple(dict.fromkeys(names[_arm(row)] for row in [*rows, *wanted]))
-    data = tuple(dict.fromkeys(row["data"] for row in [*rows, *wanted]))
+            cells.setdefault(place, {})[row["seed"]] = row
+    arms = tuple(dict.fromkeys(names[_arm(row)] for row in every))
+    data = tuple(dict.fromkeys(row["data"] for row in every))
     seeds = tuple(sorted({row["seed"] for row in [*(r for cell in cells.values() for r in cell.values()), *wanted]}))
     missing = tuple(
         f"{arm} on {one}: {_seeds(gap, seeds)}"
@@ -85,10 +92,38 @@ def compare(rows: Sequence[Row], wanted: Sequence[dict[str, Any]] = ()) -> Compa
         if (gap := [seed for seed in seeds if seed not in cells.get((arm, one), {})])
     )
     left_out = tuple(
-        f"{arm} on {one}, configuration {hash_[:8]}: {_seeds(sorted(some), ())}"
-        for (arm, one, hash_), some in older.items()
+        f"{arm} on {one}, {why}: {_seeds(sorted(set(some)), ())}" for (arm, one, why), some in older.items()
     )
     return Compared(arms, data, seeds, cells, missing, left_out)
+
+
+def _newest_data(
+    rows: Sequence[Row], wanted: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Content], list[dict[str, Any]]]:
+    """The content that the name of each data set stood for last, and what was wanted of it.
+
+    Plans of older versions do not say of which content a row is. Its hash does, where a row of that hash is there; else
+    it is taken for one of the newest content, so that it is named as missing.
+    """
+    known = {row["config_hash"]: _content(row) for row in [*rows, *wanted] if "data_hash" in row}
+    asked = [(row, _content(row) if "data_hash" in row else known.get(row["config_hash"])) for row in wanted]
+    newest = {row["data"]: _content(row) for row in rows}
+    newest |= {row["data"]: content for row, content in asked if content}
+    return newest, [row for row, content in asked if content in (None, newest.get(row["data"]))]
+
+
+def _content(row: dict[str, Any]) -> Content:
+    return row["data_hash"], row["env"]
+
+
+def _older(row: Row, newest: Content, config_hash: str | None) -> str:
+    """Why a row counts nowhere, in words; empty if it counts."""
+    data_hash, env = newest
+    if row["data_hash"] != data_hash:
+        return f"other data {row['data_hash'][:8]}"
+    if row["env"] != env:
+        return f"other environment {row['env']}"
+    return "" if row["config_hash"] == config_hash else f"configuration {row['config_hash'][:8]}"
 
 
 def _arm(row: dict[str, Any]) -> tuple[str, int | None]:

@@ -1,6 +1,7 @@
 """One row: train a system with one seed, or go on with it; judge its last checkpoint; say under which conditions."""
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import torch
 
 from ornstein import __version__, catalogue, checkpoint
 from ornstein.bench.estimate import fitted_q
-from ornstein.bench.plan import SEED_RULE, Job
+from ornstein.bench.plan import SEED_RULE, Job, code_of
 from ornstein.bench.rows import Row
 from ornstein.data.episodes import Episodes
 from ornstein.data.open import open_dataset
@@ -27,6 +28,8 @@ from ornstein.system import load
 def measure(job: Job, out: Path) -> Row:
     """The row of a job; its run is kept under `out/runs`, its last checkpoint without what training needs to go on."""
     folder = out / "runs" / job.folder
+    if code_of(job.system) != job.code:
+        raise ValueError(f"{job.system}: the file changed while the bench was running; start it again")
     system = catalogue.resolve(job.system)
     episodes = opened(job.place)
     if episodes.hash != job.data_hash:
@@ -34,6 +37,7 @@ def measure(job: Job, out: Path) -> Row:
     with alone(folder):
         learner = trained(job, system, episodes, folder)
         found = judged(job, learner)
+        _check_finite(found)
         row = _head(job, system, found) | _training(job, folder) | _best(job, folder)
         if job.protocol["fqe"]:
             began = time.perf_counter()
@@ -119,6 +123,15 @@ def held(file: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def _check_finite(found: Evaluation) -> None:
+    """Refuse a return that no table can hold, so that the row fails as a run does that ends in an error."""
+    value = found.summary()["return_mean"]
+    if not math.isfinite(value):
+        raise ValueError(
+            f"the mean return is not finite ({value}); check the rewards of {found.env} and the run's metrics.jsonl"
+        )
+
+
 def versions() -> dict[str, str | None]:
     """Installed versions of the packages that environments stand on."""
     return {name: _version(name) for name in ("gymnasium", "gymnasium-robotics", "mujoco")}
@@ -166,7 +179,8 @@ def _best(job: Job, folder: Path) -> Row:
     """The best evaluation during training, as several papers report it: chosen by true return, so never the score."""
     if not job.protocol["score_every"]:
         return {}
-    scored = [(line["score"], line["step"]) for line in read_lines(folder / "metrics.jsonl") if "score" in line]
+    lines = read_lines(folder / "metrics.jsonl")
+    scored = [(line["score"], line["step"]) for line in lines if line.get("score") is not None]  # None: not finite
     value, step = max(scored, key=lambda pair: (pair[0], -pair[1]))
     return {"best_return_mean": value, "best_step": step, "best_of": len(scored)}
 

@@ -11,6 +11,7 @@ import torch
 
 from ornstein import catalogue, checkpoint
 from ornstein.bench.arm import Arm, configured, preset_of
+from ornstein.bench.rows import Key
 from ornstein.data import known
 from ornstein.data.open import open_dataset
 from ornstein.envs.make import make, spaces
@@ -60,7 +61,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Job:
-    """One row to be made, as plain values that a worker process reads."""
+    """One row to be made, as plain values that a worker process reads.
+
+    `code`: the SHA-256 of a user's own file; empty for the package's systems.
+    """
 
     arm: str
     system: str
@@ -73,23 +77,24 @@ class Job:
     seed: int
     steps: int | None
     protocol: dict[str, Any]
+    code: str = ""
     device: str = "cpu"
     mode: Mode = "eager"
 
     @property
-    def key(self) -> tuple[str, int]:
-        """What tells one row from all others: the hash and the seed."""
-        return self.hash, self.seed
+    def key(self) -> Key:
+        """What tells one row from all others, as `rows.key` reads it off a row."""
+        return self.arm, self.data, self.hash, self.seed
 
     @property
     def hash(self) -> str:
-        """SHA-256 of all that the result depends on but the seed: configuration, steps, data and protocol."""
-        return digest([self.config, self.steps, self.data_hash, self.env, self.protocol])
+        """SHA-256 of all that the result depends on but the seed: configuration, steps, data, protocol, own code."""
+        return digest([self.config, self.steps, self.data_hash, self.env, self.protocol, *self._own])
 
     @property
     def folder(self) -> str:
         """The directory of the run below `runs`: protocols that train alike share it."""
-        training = digest([self.config, self.steps, self.data_hash, _scored(self.protocol), self.env])
+        training = digest([self.config, self.steps, self.data_hash, _scored(self.protocol), self.env, *self._own])
         return "/".join([plain(self.arm), plain(self.data), training[:12], f"seed-{self.seed}"])
 
     @property
@@ -97,10 +102,25 @@ class Job:
         """One line that names it."""
         return f"{self.arm} on {self.data}, seed {self.seed}"
 
+    @property
+    def _own(self) -> tuple[str, ...]:
+        """A user's own code; nothing for the package's systems, whose rows would else need to be made anew."""
+        return (self.code,) if self.code else ()
+
 
 def digest(value: Any) -> str:
     """The SHA-256 of a value's JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def code_of(system: str) -> str:
+    """The SHA-256 of a user's own file, which changes as the user writes it; empty for the package's systems."""
+    return hashlib.sha256(catalogue.find(system).path.read_bytes()).hexdigest() if catalogue.is_file(system) else ""
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """A configuration as JSON has it, so that its hash is the same before and after it went to a worker."""
+    return json.loads(json.dumps(checkpoint.encode(config)))
 
 
 def plain(name: str) -> str:
@@ -181,7 +201,7 @@ def _cells(
                 arm=arm.name,
                 system=arm.system,
                 preset=preset,
-                config=json.loads(json.dumps(checkpoint.encode(config))),
+                config=settings(config),
                 data=one.name,
                 place=one.place,
                 data_hash=one.hash,
@@ -189,6 +209,7 @@ def _cells(
                 seed=0,
                 steps=steps,
                 protocol=asdict(judged) | {"n_envs": judged.n_envs, "eval_seed": f"{SEED_RULE} + seed"},
+                code=code_of(arm.system),
             )
 
 

@@ -73,7 +73,7 @@ def _reference(found: Compared, name: str | None) -> str:
 def _sections(found: Compared, source: Path, out: Path, reference: str, resamples: int) -> Iterator[Section]:
     place = out / "figures"
     yield _about(found, source)
-    if gaps := (*found.missing, *(f"left out, of an older configuration: {line}" for line in found.left_out)):
+    if gaps := (*found.missing, *(f"left out, not the newest: {line}" for line in found.left_out)):
         yield Section("Missing rows", "These are gaps in every table and picture, never averaged over.", lines=gaps)
     yield Section(
         "Over all data sets",

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+Key = tuple[str, str, str, int]
+"""The names of a system and a data set as they were given, the hash, and the seed."""
 
 TIMES = ("time", "train_seconds", "eval_seconds", "act_ms_median", "plan_ms_median", "fqe_seconds")
 """Fields that differ from run to run; all others are bit for bit the same on one machine."""
@@ -15,7 +17,8 @@ TIMES = ("time", "train_seconds", "eval_seconds", "act_ms_median", "plan_ms_medi
 def read(file: Path, *, mend: bool = False) -> list[Row]:
     """The rows of a file, none if it is not there; a last line that a kill cut short is left out, with a note.
 
-    `mend`: cut it off the file as well. A line in the middle that is no JSON object is refused.
+    `mend`: cut it off the file as well. A line in the middle that is no row is refused. A row whose return is null, as
+    the bench once wrote where it was not finite, holds no result: it is left out, so that it is made anew.
     """
     if not file.exists():
         return []
@@ -27,7 +30,8 @@ def read(file: Path, *, mend: bool = False) -> list[Row]:
             with file.open("r+b") as opened:
                 opened.truncate(len(whole) + len(newline))
                 os.fsync(opened.fileno())
-    return [_row(file, number, line) for number, line in enumerate(whole.split(b"\n"), 1) if line.strip()]
+    rows = [_row(file, number, line) for number, line in enumerate(whole.split(b"\n"), 1) if line.strip()]
+    return [row for row in rows if row is not None]
 
 
 def append(file: Path, row: Row) -> None:
@@ -46,17 +50,18 @@ def append(file: Path, row: Row) -> None:
         os.close(descriptor)
 
 
-def key(row: Row) -> tuple[str, int]:
-    """What tells one row from all others."""
-    return row["config_hash"], row["seed"]
+def key(row: Row) -> Key:
+    """What tells one row from all others: the names too, as a report looks for each system and data set by its name."""
+    return row["arm"], row["data"], row["config_hash"], row["seed"]
 
 
-def _row(file: Path, number: int, line: bytes) -> Row:
+def _row(file: Path, number: int, line: bytes) -> Row | None:
+    """The row of a line; None if it holds no result."""
     try:
         row = json.loads(line)
         key(row)
+        return None if row["return_mean"] is None else row
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file}: line {number} is no row of a bench ({error!r}); restore or remove the line"
         ) from error
-    return row

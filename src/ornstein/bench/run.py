@@ -79,10 +79,11 @@ def _error_file(out: Path, job: Job) -> Path:
 def _note(file: Path, jobs: Sequence[Job], command: str) -> None:
     """Add to the plan what is wanted and by which command, so that a report can name what is missing."""
     plan: dict[str, Any] = checkpoint.read_json(file) if file.exists() else {"commands": [], "rows": []}
-    wanted = {(row["config_hash"], row["seed"]): row for row in plan["rows"]}
+    wanted = {table.key(row): row for row in plan["rows"]}
     for job in jobs:
         about = {"arm": job.arm, "data": job.data, "seed": job.seed, "steps": job.steps or job.config.get("steps")}
         wanted.pop(job.key, None)  # what was asked for last comes last
+        about |= {"data_hash": job.data_hash, "env": job.env}
         wanted[job.key] = about | {"config_hash": job.hash, "asked_steps": job.steps}
     commands = [*(one for one in plan["commands"] if one != command), *([command] if command else [])]
     checkpoint.write_json(file, {"commands": commands, "rows": list(wanted.values())})

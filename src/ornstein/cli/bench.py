@@ -113,11 +113,12 @@ def seeds_of(words: Sequence[str]) -> list[int]:
 
 def _listed(jobs: Sequence[Any]) -> Outcome:
     """The rows of a plan, one line for all seeds."""
-    cells: dict[str, dict[str, Any]] = {}
+    cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for job in jobs:
         steps = job.steps or job.config.get("steps")
         about = {"arm": job.arm, "preset": job.preset, "data": job.data, "env": job.env, "steps": steps}
-        cells.setdefault(job.hash, about | {"config_hash": job.hash, "seeds": []})["seeds"].append(job.seed)
+        cell = cells.setdefault((job.arm, job.data, job.hash), about | {"config_hash": job.hash, "seeds": []})
+        cell["seeds"].append(job.seed)
     lines = [
         f"{c['arm']:34} {c['preset']:26} {c['data']:26} {c['env']:22} {c['steps']} steps, seeds {c['seeds']}"
         for c in cells.values()
