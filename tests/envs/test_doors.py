@@ -67,6 +67,7 @@ def test_the_best_policy_and_the_one_that_gets_stuck():
 
 
 @pytest.mark.parametrize("walls", ["2.5", "0", "-1", "many", "3.0"])
+@pytest.mark.graph
 def test_a_corridor_has_a_whole_number_of_walls(walls):
     with pytest.raises(ValueError, match=rf"walls = {walls}: .*whole number of at least 1"):
         make(f"TwoDoors-v0?walls={walls}")

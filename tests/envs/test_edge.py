@@ -81,6 +81,7 @@ def test_queues_by_hand():
 
 
 @pytest.mark.parametrize("slots", ["2.5", "0", "-3", "many"])
+@pytest.mark.graph
 def test_queues_need_a_whole_number_of_slots(slots):
     with pytest.raises(ValueError, match=rf"slots = {slots}: .*whole number of at least 1"):
         make(f"EdgeQueues-v0?slots={slots}")

@@ -200,6 +200,7 @@ PRESETS = {
     "locomotion-iql": IQL,
     "replay-cpu": replace(  # tens of thousands of transitions, minutes of one core
         BASE, standardize=True, layer_norm=True,
+        q_weight=0.1,  # at 2 the actor climbs the errors of a critic that has seen this little
         activation="silu", clip=4.0, lr=1e-3, schedule="cosine", n_step=5, ema_rate=0.01, width=128,
         batch_size=128, steps=5_000,
     ),
