@@ -137,6 +137,11 @@ class TestNumbers:
         shift = np.mean([100 * 200 / (r.expert - r.random) for r in map(scores.reference, DATA.values())])
         assert apart == pytest.approx((shift, shift, shift))
 
+    def test_one_seed_has_no_interval(self):
+        one = tables.by_data(compare([line for line in rows() if line["seed"] == 0]), 50).rows[0]
+        assert one[0] == "td3_bc" and "[" not in one[1]
+        assert "[" in tables.by_data(compare(rows()), 50).rows[0][1]
+
     def test_the_best_stands_first_and_what_lacks_rows_last(self):
         found = compare(rows(without=[("diffusion_ql:fast", "hopper-replay", 0)]))
         names = [line[0] for line in tables.overall(found, "td3_bc", 50).rows]

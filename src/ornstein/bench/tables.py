@@ -21,14 +21,11 @@ def by_data(found: Compared, resamples: int) -> Table:
     """Mean and interval of each system on each data set."""
 
     def cell(arm: str, data: str) -> str:
-        values = found.values(arm, data)
-        if not len(values):
-            return GAP
-        return _shown(interval(values, resamples)) + _short(len(values), found)
+        return _cell(found.values(arm, data), found, resamples)
 
     note = (
         "Final checkpoint: mean over seeds and 95 % bootstrap interval. Scores are D4RL's: 0 random, 100 expert. "
-        f"{GAP}: no row. Intervals of fewer than five seeds are too narrow."
+        f"{GAP}: no row. Intervals of fewer than five seeds are too narrow, and one seed has none."
     )
     return _grid("Final checkpoint by data set", note, found, found.arms, cell)
 
@@ -45,7 +42,7 @@ def best(found: Compared, resamples: int) -> Table | None:
         values = np.array([row["best_return_mean"] for row in rows])
         if found.unit(data) == "score":
             values = scores.score(rows[0]["env"], values)
-        return _shown(interval(values, resamples)) + _short(len(values), found)
+        return _cell(values, found, resamples)
 
     note = (
         "NOT comparable with the final checkpoint: the best of all evaluations during training, chosen by its true "
@@ -83,8 +80,7 @@ def paired(found: Compared, reference: str, resamples: int) -> Table:
     """Differences to the reference, paired by seed."""
 
     def cell(arm: str, data: str) -> str:
-        values = found.differences(arm, reference, data)
-        return _shown(interval(values, resamples)) + _short(len(values), found) if len(values) else GAP
+        return _cell(found.differences(arm, reference, data), found, resamples)
 
     others = tuple(arm for arm in found.arms if arm != reference)
     note = (
@@ -170,6 +166,14 @@ def interval(values: Float[np.ndarray, " n"], resamples: int) -> Interval:
 def _grid(title: str, note: str, found: Compared, arms: Sequence[str], cell: Callable[[str, str], str]) -> Table:
     head = ("system", *(f"{data} ({found.unit(data)})" for data in found.data))
     return Table(title, note, head, tuple((arm, *map(partial(cell, arm), found.data)) for arm in arms))
+
+
+def _cell(values: Float[np.ndarray, " n"], found: Compared, resamples: int) -> str:
+    """The mean over seeds and its interval, which a single seed has not; a gap without any."""
+    if not len(values):
+        return GAP
+    told = _number(float(values[0])) if len(values) == 1 else _shown(interval(values, resamples))
+    return told + _short(len(values), found)
 
 
 def _short(n: int, found: Compared) -> str:
