@@ -32,7 +32,7 @@ def churn(word: str, **environment: str) -> tuple[bool, int]:
     return said == "True", int(faults)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc lets a process keep the memory that it freed")
 def test_freed_memory_is_taken_again_without_fetching_its_pages():
     said, kept = churn("keep")
     _, given_back = churn("leave")

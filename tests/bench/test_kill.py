@@ -12,7 +12,9 @@ import pytest
 
 from bench.kill import OWN, finish, kill, recording, results, start, wait_until, workers
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="finds the workers to kill in /proc, which only Linux has"
+)
 SYSTEMS = ("td3_bc,width=8", "diffusion_cloning,width=8,diffusion_steps=2,lr=1e-3", OWN)
 
 
