@@ -1,5 +1,6 @@
-"""Settings of all tests: one torch thread per process, and weights that do not depend on which tests ran before."""
+"""What all tests share: one torch thread per process, first weights that do not depend on what ran before, `call`."""
 
+import json
 import os
 import signal
 import threading
@@ -21,3 +22,20 @@ torch.set_num_threads(1)
 def _same_weights_whatever_ran_before():
     """Networks draw their first weights from torch's global generator: seed it for each test."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command line with --json: its exit code, its one JSON object, and what stood on standard error."""
+
+    from ornstein.cli import main  # here: the shape checker hooks into imports after this file is read
+
+    def run(*words: object) -> tuple[int, dict, str]:
+        capsys.readouterr()
+        code = main([*map(str, words), "--json"])
+        out, err = capsys.readouterr()
+        lines = out.splitlines()
+        assert len(lines) == 1, f"not exactly one line on standard output: {out!r}"
+        return code, json.loads(lines[0]), err
+
+    return run

@@ -290,19 +290,24 @@ def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
     assert len(resumed) == 1
 
 
+class Interrupting(Table):
+    """A table in the middle of whose n-th batch somebody presses Ctrl-C."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.drawn = at, 0
+
+    def gather(self, index: Tensor) -> Rows:
+        self.drawn += 1
+        if self.drawn == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().gather(index)
+
+
 def test_an_interrupt_between_two_steps_loses_none(tmp_path):
-    class Interrupting(Table):
-        drawn = 0
-
-        def gather(self, index: Tensor) -> Rows:
-            self.drawn += 1
-            if self.drawn == 4:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().gather(index)
-
     before = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
     with pytest.raises(KeyboardInterrupt):
-        trained(Run(tmp_path, quiet=True), data=Interrupting())
+        trained(Run(tmp_path, quiet=True), data=Interrupting(4))
     assert checkpoint.steps(tmp_path) == [4]
     assert signal.getsignal(signal.SIGINT) is before
     resumed = trained(Run(tmp_path, resume=True, quiet=True))[0]
@@ -311,20 +316,10 @@ def test_an_interrupt_between_two_steps_loses_none(tmp_path):
 
 def test_a_checkpoint_of_an_interrupt_is_not_scored(tmp_path):
     """The scores, of which the best is kept, are those of a run that nothing disturbed."""
-
-    class Interrupting(Table):
-        drawn = 0
-
-        def gather(self, index: Tensor) -> Rows:
-            self.drawn += 1
-            if self.drawn == 6:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().gather(index)
-
     seen: list[int] = []
     run = Run(tmp_path, quiet=True, checkpoint_every=4, score=lambda _: float(seen.append(0) or len(seen)))
     with pytest.raises(KeyboardInterrupt):
-        trained(run, data=Interrupting())
+        trained(run, data=Interrupting(6))
     assert (checkpoint.steps(tmp_path), len(seen)) == ([4, 6], 1)
     trained(replace(run, resume=True))
     assert [line["step"] for line in log(tmp_path) if "score" in line] == [4, 8, 10]

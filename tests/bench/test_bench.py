@@ -10,7 +10,6 @@ from ornstein.bench import plan
 from ornstein.bench.arm import arms
 from ornstein.bench.measure import cadence, held, measure
 from ornstein.bench.rows import read
-from ornstein.cli import main
 
 BROKEN = """
 _train = train
@@ -32,20 +31,6 @@ class Lost(PendulumEnv):
 
 gymnasium.register("Lost-v0", Lost, max_episode_steps=200)
 """
-
-
-@pytest.fixture
-def call(capsys):
-    """A command line with --json: its exit code, its object, and standard error."""
-
-    def run(*words: object) -> tuple[int, dict, str]:
-        capsys.readouterr()
-        code = main([*map(str, words), "--json"])
-        out, err = capsys.readouterr()
-        assert len(out.splitlines()) == 1, out
-        return code, json.loads(out), err
-
-    return run
 
 
 def small(folder: Path, *words: object) -> tuple[object, ...]:

@@ -1,6 +1,5 @@
 """What the tests of the command line share: a recording, a run trained on it, and calls whose answers are checked."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -24,21 +23,6 @@ def trained(tmp_path_factory, data) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     assert main(["train", OWN, "--data", data, "--out", str(out), *QUIET]) == 0
     return out
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command line with --json: its exit code, its one JSON object, and what stood on standard error."""
-
-    def run(*words: object) -> tuple[int, dict, str]:
-        capsys.readouterr()
-        code = main([*map(str, words), "--json"])
-        out, err = capsys.readouterr()
-        lines = out.splitlines()
-        assert len(lines) == 1, f"not exactly one line on standard output: {out!r}"
-        return code, json.loads(lines[0]), err
-
-    return run
 
 
 @pytest.fixture

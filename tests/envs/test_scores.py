@@ -33,9 +33,7 @@ def test_scores_by_hand(name, returns, expected):
 
 def test_every_published_name_and_no_other():
     if not PUBLISHED.exists():
-        pytest.skip(
-            f"{PUBLISHED.name}, the table of published references, is no part of the repository and not beside it"
-        )
+        pytest.skip(f"{PUBLISHED.name}, the table of published references, stands beside the repository, if at all")
     published = json.loads(PUBLISHED.read_text())
     assert {name: tuple(reference(name)) for name in DATASETS} == {
         name: (value["min"], value["max"]) for name, value in published.items()
