@@ -1,17 +1,21 @@
 """The parts that policies share, where no system's own test reaches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from ornstein.actor import DiffusionActor, best_episodes, candidate_target
+from ornstein.actor import DiffusionActor, best_episodes, candidate_target, fit_transitions
 from ornstein.data.episodes import Episodes
 from ornstein.diffusion.denoiser import Continuous
 from ornstein.diffusion.grid import uniform
 from ornstein.diffusion.process import DiscreteVP, LinearVP, point
 from ornstein.diffusion.solver import DDIM
+from ornstein.fit import Run
 from ornstein.nets.mlp import ConditionalMLP
 from ornstein.noise import draw, generator
 from ornstein.rl.critic import Critics, candidate_values, scaled_value
+from ornstein.systems.policies import cpql, diffcps, diffusion_ql, edp, idql, iql, srdp
 from ornstein.types import Transitions
 
 
@@ -103,3 +107,26 @@ def test_the_best_episodes_are_those_of_highest_return():
     assert sorted(best_episodes(data, 0.5).returns.tolist()) == [4.0, 6.0]
     assert best_episodes(data, 1.0) is data
     assert best_episodes(data, 0.01).n_episodes == 1
+
+
+@pytest.mark.parametrize("module", [diffusion_ql, diffcps, srdp, cpql, edp, iql, idql], ids=lambda m: m.SYSTEM.name)
+def test_rewards_are_changed_as_the_configuration_says(module):
+    """Of every system that `fit_transitions` trains on rewards; the published presets for mazes do change them."""
+    obs, reward = torch.zeros(20, 1), torch.arange(20.0)
+    episodes = Episodes.from_transitions(
+        obs, torch.zeros(20, 1), reward, next_obs=obs, terminal=reward >= 0,
+        action_low=(-1.0,), action_high=(1.0,),
+    )  # fmt: skip
+    seen: list[torch.Tensor] = []
+
+    class Watching(module.SYSTEM.build):  # type: ignore[name-defined]
+        def critic_loss(self, batch, noise):
+            seen.append(batch.reward)
+            return super().critic_loss(batch, noise)
+
+    config = replace(module.PRESETS["replay-cpu"], reward="antmaze-cql", width=16, n_step=1, batch_size=20, steps=1)
+    fit_transitions(lambda e: Watching(config, e.spaces), config, episodes, Run(None, steps=1, quiet=True))
+    assert set(seen[0].tolist()) <= set((4 * reward - 2).tolist())
+    mazes = [preset for name, preset in module.PRESETS.items() if name.startswith("antmaze")]
+    assert mazes
+    assert all(preset.reward.startswith("antmaze-") for preset in mazes)

@@ -11,7 +11,7 @@ from ornstein.noise import draw, generator
 from ornstein.rl.critic import Critics
 from ornstein.rl.weight import positive_weight
 from ornstein.systems.policies.qvpo import BASE, QVPO, Config
-from ornstein.types import Spaces
+from ornstein.types import Descend, Spaces
 from toys import phase_noise, steps_of
 
 SPACES = Spaces(obs=3, act=2)
@@ -38,6 +38,12 @@ def test_the_loss_is_the_weighted_denoising_error_of_the_best_sample_and_of_unif
             error = a.actor.cloning(b.obs[row].expand(4, -1), actions, drawn).mean(1)
             wanted += weight * float(error[0] + 0.02 * error[1:].mean()) / 8
         assert float(a.actor_loss(b, noise)[0]) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_networks_and_their_steps_are_as_published():
+    a = agent(BASE)
+    assert [p.adam.clip for p in a.phases() if isinstance(p, Descend)] == [2.0, 2.0]
+    assert a.actor.denoiser.network.time(torch.zeros(1)).shape == (1, 32)
 
 
 class Flat(Critics):
