@@ -314,6 +314,21 @@ def test_an_interrupt_between_two_steps_loses_none(tmp_path):
     assert distance(weights(resumed), weights(trained(Run(quiet=True))[0])) == 0.0
 
 
+def test_a_score_that_fails_loses_no_training(tmp_path):
+    """The error goes on, but what was trained until then is kept, and the run goes on from there to the same weights."""
+
+    def broken(learner: nn.Module) -> float:
+        raise ValueError("the simulator is gone")
+
+    with pytest.raises(ValueError, match="the simulator is gone"):
+        trained(Run(tmp_path / "a", (3, 4), seed_axis=False, checkpoint_every=4, quiet=True, score=broken))
+    for seed in (3, 4):
+        assert checkpoint.steps(tmp_path / "a" / f"seed-{seed}") == [4]
+    mended = trained(Run(tmp_path / "a", (3, 4), seed_axis=False, checkpoint_every=4, quiet=True, resume=True))
+    whole = trained(Run(tmp_path / "b", (3, 4), seed_axis=False, checkpoint_every=4, quiet=True))
+    assert all(distance(weights(a), weights(b)) == 0.0 for a, b in zip(mended, whole, strict=True))
+
+
 def test_a_checkpoint_of_an_interrupt_is_not_scored(tmp_path):
     """The scores, of which the best is kept, are those of a run that nothing disturbed."""
     seen: list[int] = []

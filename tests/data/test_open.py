@@ -151,7 +151,7 @@ def refused(name, message, kind=DataError):
 def test_what_cannot_be_opened(tmp_path, record, room):
     refused(tmp_path / "none.h5", "no such file or folder", FileNotFoundError)
     refused(tmp_path / "none", "no such file or folder", FileNotFoundError)
-    refused("nowhere", "no such file or folder", FileNotFoundError)
+    refused("nowhere", "no such file or folder.*`ornstein data list` shows the known sets", FileNotFoundError)
     (tmp_path / "folder").mkdir()
     refused(tmp_path / "folder", "a folder without main_data.hdf5")
     (tmp_path / "empty.h5").touch()

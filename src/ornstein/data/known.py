@@ -128,7 +128,7 @@ def absent(name: str) -> str:
     hint = f" (near {' or '.join(near)})" if near else ""
     mend = "" if os.environ.get("ORNSTEIN_DATA") else ", or set ORNSTEIN_DATA to the folder that holds it"
     told = f"{name}: no such file or folder{tried}; no known data set{hint}, nor the id of a Minari set"
-    return f"{told}: check the name{mend}"
+    return f"{told}: check the name{mend}; `ornstein data list` shows the known sets"
 
 
 def _places(place: str) -> list[Path]:

@@ -152,16 +152,26 @@ class Loop:
         """Score and write every seed; what is measured is logged first, so that no checkpoint is ahead of its log.
 
         A checkpoint that is there only because the run was interrupted is not measured: the run would then have a
-        score, and perhaps a best one, that an undisturbed run has not.
+        score, and perhaps a best one, that an undisturbed run has not. Where the score itself fails, the checkpoints are
+        written without it before the error goes on: what was trained is not lost by a simulator that broke.
         """
         self._mourn()
         self.seeds.write_back()
+        failed: Exception | None = None
         for i, learner in enumerate(self.learners[: len(self.ledger.folders)]):
-            values = self._measure(learner) if measured and i not in self.ledger.dead else {}
+            values: dict[str, float] = {}
+            if measured and failed is None and i not in self.ledger.dead:
+                try:
+                    values = self._measure(learner)
+                except Exception as error:
+                    failed = error
+                    learner.train()
             if values:
                 self.logs[i].write(self.position.total, values)
             tensors, kinds = self._state(i)
             self.ledger.write(i, learner, tensors, {"steps": self.steps, "means": kinds}, values)
+        if failed is not None:
+            raise failed
 
     def _measure(self, learner: nn.Module) -> dict[str, float]:
         """The validation losses and the score, where they are wanted."""

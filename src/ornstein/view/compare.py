@@ -1,6 +1,7 @@
 """Pictures of a comparison, each narrow enough for a phone: intervals, performance profiles, curves, scatter."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ from ornstein.view.style import FAINT, INK, SERIES, drawing
 
 WIDTH, DPI = 4.1, 200
 """Inches: shown at 360 pixels, text of ten points is still eight."""
+
+LETTERS = 44
+"""The most that a line below a picture holds."""
 
 DASHES = ("-", "--", ":")
 
@@ -135,7 +139,7 @@ def _legend(figure: Any, axes: Any) -> None:
 
 def _finish(figure: Any, axes: Any, out: Path, *, title: str, x: str, y: str = "") -> Path:
     axes.set_title(title, loc="left", weight="bold", pad=8, wrap=True)
-    axes.set_xlabel(x)
+    axes.set_xlabel(textwrap.fill(x, LETTERS))
     axes.set_ylabel(y)
     axes.tick_params(length=0, labelsize=8.5)
     axes.locator_params(axis="x", nbins=5)
