@@ -11,7 +11,10 @@ from ornstein.envs.trace import Trace
 from ornstein.envs.vector import Vector
 from ornstein.evaluate import evaluate
 
-IDS = ("EdgeProviders-v0", "EdgeProviders-v0?providers=5", "EdgeQueues-v0", "EdgeQueues-v0?indexed=true")
+IDS = (
+    "EdgeProviders-v0", "EdgeProviders-v0?providers=5", "EdgeQueues-v0", "EdgeQueues-v0?indexed=true",
+    "EdgeQueues-v0?indexed=true&scaled=true",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -139,6 +142,23 @@ def check_queues(names: set[str], episodes: int) -> None:
         assert not any(found.terminals)
 
 
+def test_scaled_queues_are_the_same_queues_in_other_units():
+    """Entries near one for random choices, and schedulers that know the units choose as before."""
+    ids = [f"EdgeQueues-v0?slots=3&indexed=true&scaled={scaled}" for scaled in ("false", "true")]
+    for name in ("greedy", "optimum"):
+        returns = [
+            evaluate(queue_schedulers(edge.Queues(3, True, scaled))[name], env, episodes=2).returns
+            for scaled, env in zip((False, True), ids, strict=True)
+        ]
+        assert returns[0] == pytest.approx(returns[1], rel=1e-5)
+    env, seen = make("EdgeQueues-v0?scaled=true&slots=20", flatten=False), []
+    seen.append(env.reset(seed=0)[0])
+    while not (found := env.step(len(seen) % 10))[3]:
+        seen.append(found[0])
+    assert np.abs(np.mean(seen, 0)[:2] - 1).max() < 0.2
+    assert 0.05 < np.mean(seen, 0)[2:].mean() < 3.0
+
+
 def test_scripted_providers_return_what_was_published():
     check_providers(5, set(PROVIDERS[5]), 6)
 
@@ -151,6 +171,18 @@ def test_scripted_queues_have_the_published_delays():
 def test_every_published_baseline_is_met():
     check_providers(20, set(PROVIDERS[20]), 10)
     check_queues(set(QUEUES), 10)
+
+
+def test_the_prophet_prefers_room_without_quality_to_a_crash_by_hand():
+    """Five providers, the first two full: nobody who has room does a task of demand 20 well, provider 3 one of 150."""
+    task = edge.Providers(5)
+    capacity, free = task.table.capacity, np.array([0.0, 0.0, 1.0, 1.0, 1.0])
+    for demand, best in ((20.0, 2), (150.0, 3)):
+        quality = task.table.quality(demand)
+        assert quality[1] == quality.max() > quality[3] >= 0 and (demand > 20.0 or not quality[2:].any())
+        pairs = np.stack([capacity / 900, free], 1).reshape(-1)
+        obs = torch.tensor(np.array([[*pairs, demand / 250, 0.5]]), dtype=torch.float32)
+        assert provider_schedulers(task)["prophet"].act(obs, (), {})[0].argmax() == best
 
 
 def test_choices_are_scores_at_the_boundary():

@@ -143,21 +143,25 @@ class Providers:
 
 class Queues:
     """Edge servers with queues. Observed: the task's size (Mbit) and work (Gcycle), then the work that each server had
-    left when the slot began; with `indexed` also the slot's number and the task's place in it.
+    left when the slot began; with `indexed` also the slot's number and the task's place in it. With `scaled`, sizes,
+    works and what is left are divided by 25, 5 and 100, so that plain networks meet numbers near one.
 
     The delay of a task on server k is (left_k + sent_k) / C_k + size / rate_k + work / C_k, sent_k being what the slot
     has already sent there, which is not observed; the reward is minus the delay. After a slot of one second
-    left_k <- max(left_k + sent_k - C_k, 0). An episode is cut after its last task: queues go on for ever.
+    left_k <- max(left_k + sent_k - C_k, 0). An episode is cut after its last task, where no task is observed (zeros)
+    and the queues are those of the last slot's beginning: queues go on for ever.
     Source: Xu et al. 2025 (FDEdge), and the official code for constants: capacities by NumPy's seed 2, rates in Mbit/s
     by seed 1, Gcycle per Mbit of the n-th task of every slot by seed 5.
     """
 
     needs, ends = ("arrival", "size", "work"), False
 
-    def __init__(self, slots: int = 100, indexed: bool = False) -> None:
+    def __init__(self, slots: int = 100, indexed: bool = False, scaled: bool = False) -> None:
         if not isinstance(slots, Integral) or slots < 1:
             raise ValueError(f"slots = {slots}: give the seconds of an episode as a whole number of at least 1")
-        self.slots, self.indexed, self.options = slots, indexed, {"slots": slots, "indexed": indexed}
+        self.slots, self.indexed = slots, indexed
+        self.options = {"slots": slots, "indexed": indexed, "scaled": scaled}
+        self.units: Float[np.ndarray, " 12"] = np.array([25.0, 5.0, *[100.0] * 10]) if scaled else np.ones(12)
         self.capacity: Float[np.ndarray, " 10"] = np.random.RandomState(2).randint(10, 51, 10).astype(np.float64)
         self.rate: Float[np.ndarray, " 10"] = np.random.RandomState(1).randint(400, 501, 10).astype(np.float64)
         self.density: Float[np.ndarray, " 100"] = np.random.RandomState(5).uniform(0.1024, 0.3072, 100)
@@ -199,7 +203,8 @@ class Queues:
     def observe(self) -> Float[np.ndarray, " size"]:
         """As described above."""
         slot, place, size, work = self.list[self.at] if self.left() else (self.list[-1][0], 0, 0.0, 0.0)
-        return np.array([size, work, *self.backlog, *((slot, place) if self.indexed else ())])
+        seen = np.array([size, work, *self.backlog]) / self.units
+        return np.array([*seen, slot, place]) if self.indexed else seen
 
 
 def providers(
@@ -216,13 +221,12 @@ def providers(
 
 
 def queues(
-    *, slots: int = 100, indexed: bool = False, trace: str | None = None, first: int = 0,
+    *, slots: int = 100, indexed: bool = False, scaled: bool = False, trace: str | None = None, first: int = 0,
     last: int | None = None, max_episode_steps: int | None = None,
 ) -> Any:  # fmt: skip
     """`EdgeQueues-v0`, a `gymnasium.Env`: see `Queues`; the other arguments as in `providers`."""
-    return environment(
-        Queues(slots, indexed), "EdgeQueues-v0", source=_tasks(trace, first, last), limit=max_episode_steps
-    )
+    task = Queues(slots, indexed, scaled)
+    return environment(task, "EdgeQueues-v0", source=_tasks(trace, first, last), limit=max_episode_steps)
 
 
 class Recorded(NamedTuple):

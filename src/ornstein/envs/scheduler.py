@@ -94,7 +94,7 @@ class Knowing:
         number = obs[:, -2:-1].float()
         sent = torch.where(number == carry.number, carry.sent, 0.0)
         choice = one_hot(-delays(self.queues, obs, sent))
-        return choice, Slot(number, sent + obs[:, 1:2].float() * choice)
+        return choice, Slot(number, sent + obs[:, 1:2].float() * float(self.queues.units[1]) * choice)
 
 
 def provider_schedulers(task: Providers) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def provider_schedulers(task: Providers) -> dict[str, Any]:
     def prophet(obs: Obs) -> Scores:
         demand = (obs[:, 2 * n : 2 * n + 1].double() * 250).round(decimals=3)
         quality = torch.stack([torch.from_numpy(task.table.quality(t)) for t in demand[:, 0].tolist()])
-        return torch.where(free(obs) >= demand, quality.to(obs.device), 0.0)
+        return torch.where(free(obs) >= demand, quality.to(obs.device), -1.0)  # below a quality of 0
 
     return {
         "random": Weighted((1.0,) * n),
@@ -138,8 +138,8 @@ def queue_schedulers(task: Queues) -> dict[str, Any]:
 
 def delays(task: Queues, obs: Obs, sent: Scores | float = 0.0) -> Scores:
     """The delay at each server, in seconds, if the slot has sent this much work there."""
-    capacity, rate = (torch.from_numpy(values).to(obs) for values in (task.capacity, task.rate))
-    size, work, backlog = obs[:, :1], obs[:, 1:2], obs[:, 2 : 2 + task.choices]
+    capacity, rate, units = (torch.from_numpy(values).to(obs) for values in (task.capacity, task.rate, task.units))
+    size, work, backlog = (obs[:, : task.choices + 2] * units).split((1, 1, task.choices), dim=1)
     return (backlog + sent + work) / capacity + size / rate
 
 

@@ -6,10 +6,11 @@ acting and in both losses; the network's guess of the noise is itself a probabil
 the noise of the steps is the only exploration; a learned temperature, which can only fall, since its target entropy is
 below that of any law; one update a slot.
 
-The memory is the carry, which goes on from episode to episode (`renew`); the replay holds copies of the entries that
-decisions started from (`note`). Batches without them, of recorded episodes, start from noise, as does everything with
-`feedback=False`, the control arm and the released code's behaviour. The observation ends with slot and place
-(`EdgeQueues-v0?indexed=true`), which the networks are not shown.
+The memory is the carry, which goes on from episode to episode (`renew`); it is no part of the weights, so that a loaded
+policy fills a new one. The replay holds copies of the entries that decisions started from (`note`). Batches without
+them, of recorded episodes, start from noise, as does everything with `feedback=False`, the control arm and the released
+code's behaviour. The observation ends with slot and place (`EdgeQueues-v0?indexed=true`), which the networks are not
+shown.
 
 Deviates: the released code stores views of the memory, which show later values when they are sampled, and has the
 feedback start commented out. One update follows every 50 tasks, the mean of a slot, not every slot; the first tasks are
