@@ -37,11 +37,11 @@ def test_the_loss_is_the_weighted_denoising_error_of_the_best_sample_and_of_unif
             actions = torch.cat([samples[row, q.argmax()][None], 2 * noise["uniform"][row] - 1])
             drawn = {"t": noise["t"][row], "eps": noise["eps"][row]}
             error = a.actor.cloning(b.obs[row].expand(4, -1), actions, drawn).mean(1)
-            wanted += weight * float(error[0] + 0.02 * error[1:].mean()) / 8
+            wanted += weight * float(error[0] + 0.2 * error[1:].mean()) / 8
         assert float(a.actor_loss(b, noise)[0]) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_networks_and_their_steps_are_as_published():
+def test_gradients_are_clipped_and_times_have_as_many_features_as_published():
     a = agent(BASE)
     assert [p.adam.clip for p in a.phases() if isinstance(p, Descend)] == [2.0, 2.0]
     assert a.actor.denoiser.network.time(torch.zeros(1)).shape == (1, 32)
@@ -60,6 +60,19 @@ def test_where_no_sample_is_better_nothing_is_learned_unless_the_weight_is_taken
         a.critics = Flat(3, 2, width=4)
         loss = a.actor_loss(steps_of(8), phase_noise(a, "actor", 8))[0]
         assert bool(loss > 0) == learns
+
+
+def test_each_of_ten_uniform_actions_counts_a_fiftieth_of_the_kept_one_as_in_the_official_code():
+    a, b = agent(replace(SMALL, uniform=BASE.uniform)), steps_of(8)
+    noise = phase_noise(a, "actor", 8)
+    with torch.no_grad():
+        kept, weight = a.kept(b.obs, noise)
+        share = torch.tensor([1.0] + [0.02] * 10)
+        action = torch.cat((kept.unsqueeze(1), 2 * noise["uniform"] - 1), 1).flatten(0, 1)
+        drawn = {"t": noise["t"].flatten(), "eps": noise["eps"].flatten(0, 1)}
+        error = a.actor.cloning(b.obs.repeat_interleave(11, 0), action, drawn).mean(1).unflatten(0, (8, 11))
+        one_mean = (weight.unsqueeze(1) * share * error).mean()
+        torch.testing.assert_close(a.actor_loss(b, noise)[0], 11 * one_mean)
 
 
 def test_uniform_actions_count_only_with_their_weight():
@@ -146,4 +159,4 @@ def test_on_bandit_a_the_best_of_64_leaves_the_lower_mode_and_uniform_actions_ho
     assert left[BASE.entropy, "after"] < 0.1
     assert float(made[BASE.entropy, "after"].mean()) == pytest.approx(0.5, abs=0.15)
     assert left[20.0, "after"] > 0.3  # the control arm: what holds a mode is the entropy term
-    assert float(made[20.0, "after"].std()) > 3 * float(made[BASE.entropy, "after"].std())
+    assert float(made[20.0, "after"].std()) > 2 * float(made[BASE.entropy, "after"].std())
