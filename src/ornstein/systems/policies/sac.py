@@ -2,7 +2,10 @@
 
 The baseline of learning online. What tells it apart: the policy is one squashed Gaussian, improved through the critics
 by the reparameterised sample; entropy enters targets and policy with a temperature that holds it to a level. Exploring
-samples the policy; acting takes its mean. Deviates: the log of the standard deviation lies in [-5, 2], not [-20, 2].
+samples the policy; acting takes its mean.
+
+Deviates: the log of the standard deviation lies in [-5, 2], not [-20, 2]. The temperature's loss is linear in its log,
+as in most code, where the paper's is linear in the temperature itself.
 """
 
 from dataclasses import dataclass, replace
