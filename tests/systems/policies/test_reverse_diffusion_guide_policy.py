@@ -158,11 +158,13 @@ def test_guides_reach_rare_actions_and_stay_on_the_data():
 
     found = main()
     guides, narrow, wide = found["guides"], found["reach_1"], found["reach_10"]
-    assert all(g["frozen"] for g in (*guides, narrow, wide))
+    assert all(g["frozen"] for g in (*guides, *narrow, wide))
     assert all(max(g["near"]) >= 0.90 for g in guides)
     assert all(g["q"] >= g["q_of_the_most_frequent"] for g in guides)
     assert any(g["near"][3] >= 0.90 for g in guides)
     assert all(g["distance"] <= 0.6 * g["free"]["distance"] for g in guides)
-    assert narrow["distance"] < guides[0]["distance"] + 0.01  # of the same behaviour; both may end at its main corner
+    assert narrow[0]["distance"] < guides[0]["distance"] + 0.01  # both in the middle of the main corner
+    assert narrow[1]["distance"] < 0.5 * guides[1]["distance"]  # both at the rare one
+    assert narrow[1]["near"][3] >= 0.90
     assert wide["distance"] > 0.6 * wide["free"]["distance"]
     assert PRESETS["bandit"].reach == 2.0
