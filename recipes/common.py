@@ -65,12 +65,15 @@ def learned(
     system: Any, config: Any, env: Callable[[], Any], online: Online, *, every: int, seed: int = 0,
     score: Callable[[Any], dict[str, float]] | None = None, prior: Episodes | None = None, weights: Path | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:  # fmt: skip
-    """A policy trained online, and its score after every so many updates; it may begin with records and weights."""
+    """A policy trained online, and its score after every so many updates and after the last.
+
+    It may begin with records and with weights.
+    """
     points: list[dict[str, float]] = []
 
     def note(policy: Any) -> float:
         assert score is not None
-        points.append({"updates": (len(points) + 1) * every, **score(policy)})
+        points.append({"updates": min((len(points) + 1) * every, config.steps), **score(policy)})
         say(f"{system.name} {points[-1]}")
         return 0.0
 
