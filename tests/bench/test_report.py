@@ -196,6 +196,12 @@ class TestNumbers:
         difference = found.differences("idql", "td3_bc", "hopper-replay")
         assert difference == pytest.approx([200 * 100 / (reach.expert - reach.random)])
 
+    def test_the_note_says_over_which_data_sets_each_column_goes(self):
+        found = compare([*rows(), *(row(arm, "own", seed, 7.0 + seed) for arm in ARMS for seed in range(3))])
+        note = tables.overall(found, "td3_bc", 50).note
+        assert "Scores over hopper-replay, walker2d-replay:" in note
+        assert "P, over all data sets (hopper-replay, walker2d-replay, own):" in note
+
     def test_ranks_of_estimates_and_the_regret_of_choosing_by_them(self):
         some = rows()
         for one in some:
@@ -289,7 +295,7 @@ class TestReport:
         ("codes", "told"),
         [
             (["aa"], ""),
-            ([None], ""),
+            ([None], "18 rows of code that they do not name: compare with care"),
             (["bb", "aa"], "rows of 2 versions of the code (aa, bb): compare with care"),
             (["aa", None], "rows of 1 version of the code (aa) and 9 of code that they do not name: compare with care"),
         ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ornstein.bench import statistics
+from ornstein.bench import statistics, tables
 
 
 def runs(seed=0, sizes=(5, 5, 5), scale=10.0):
@@ -45,6 +45,18 @@ def test_the_bootstrap_draws_within_tasks():
     ours = statistics.bootstrap(found, statistics.mean, resamples=20_000)
     centre = np.mean([task.mean() for task in found])
     assert ours == pytest.approx((centre, centre - reach, centre + reach), abs=0.05 * reach)
+
+
+@pytest.mark.parametrize(("seeds", "sets", "share"), [(5, 1, 0.84), (5, 3, 0.89), (3, 1, 0.75), (3, 3, 0.84)])
+def test_of_few_runs_the_interval_is_too_narrow_by_as_much_as_a_report_says(seeds, sets, share):
+    """How often the 95 % interval of normal runs holds their true mean."""
+    source, held, trials = np.random.default_rng(0), 0, 2000
+    for seed in range(trials):
+        found = list(source.normal(size=(sets, seeds)))
+        _, low, high = statistics.bootstrap(found, statistics.mean, resamples=500, seed=seed)
+        held += low <= 0 <= high
+    assert held / trials == pytest.approx(share, abs=0.03)
+    assert f"{100 * share:.0f}" in tables.NARROW
 
 
 def test_the_level_sets_the_width():

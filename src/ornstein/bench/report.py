@@ -149,11 +149,13 @@ def _about(found: Compared, source: Path) -> Section:
 
 
 def _codes(every: Sequence[rows.Row]) -> list[str]:
-    """A line if the rows are not all of the same code; those of older versions do not say."""
+    """A line unless all rows are known to be of the same code; those of older versions do not say."""
     known = sorted({row["code"] for row in every if row.get("code")})
     unknown = sum(not row.get("code") for row in every)
-    if len(known) + bool(unknown) < 2:
+    if len(known) < 2 and not unknown:
         return []
+    if not known:
+        return [f"{unknown} rows of code that they do not name: compare with care"]
     told = [f"of {len(known)} version{'s' if len(known) > 1 else ''} of the code ({', '.join(known)})"]
     told += [f"{unknown} of code that they do not name"] if unknown else []
     return [f"rows {' and '.join(told)}: compare with care"]
