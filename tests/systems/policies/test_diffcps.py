@@ -118,7 +118,11 @@ def test_on_four_corners_the_denoising_loss_follows_kappa():
     rising, falling = arms["0.15"]["multiplier"], arms["0.6"]["multiplier"]
     assert all(a < b for a, b in pairwise(rising))
     assert all(a > b for a, b in pairwise(falling))
-    assert found["frozen"]["0.15"] == found["frozen"]["0.6"]
+    held = found["frozen"]["0.15"]
+    assert held == found["frozen"]["0.6"]  # nothing but the multiplier reads kappa
+    assert arms["0.15"]["cost_end"] < 0.95 * held["cost_end"]  # it is the multiplier that takes the loss to either side
+    assert arms["0.6"]["cost_end"] > 1.05 * held["cost_end"]
+    assert held["multiplier"] == [1.0] * 5
     outside = [arms[kappa]["outside"] for kappa in ("0.6", "0.3", "0.15")]
     assert outside[0] > outside[1] > outside[2]
 
