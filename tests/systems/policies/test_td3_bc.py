@@ -1,9 +1,15 @@
 """TD3+BC: smoothed, clipped targets; delayed actor; a Q term scaled by its own size."""
 
+from typing import Any
+
+import pytest
 import torch
 
+from ornstein.data.episodes import Episodes
+from ornstein.envs.toy import CORNERS, four_corners
+from ornstein.fit import Run
 from ornstein.noise import draw, generator
-from ornstein.systems.policies.td3_bc import TD3BC, Config
+from ornstein.systems.policies.td3_bc import SYSTEM, TD3BC, Config
 from ornstein.types import Average, Descend, Spaces, Transitions
 
 
@@ -63,3 +69,18 @@ def test_observations_are_standardised():
     a.actor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     a.act(torch.tensor([[2.0, 4.0, 8.0]]), (), {})
     torch.testing.assert_close(seen[0], torch.ones(1, 3), atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("q_weight", [1.0, 0.0])
+def test_on_four_corners_the_q_term_moves_the_actor_from_the_middle_towards_the_best(q_weight):
+    b = four_corners(2000, generator("bandit"))
+    data = Episodes.from_transitions(
+        b.obs, b.action, b.reward, next_obs=b.next_obs, terminal=b.terminal > 0.5,
+        action_low=(-1.0, -1.0), action_high=(1.0, 1.0),
+    )  # fmt: skip
+    a: Any = SYSTEM.run(Config(q_weight=q_weight, width=64, lr=3e-3), data, Run(None, steps=300, quiet=True))[0]
+    with torch.no_grad():
+        action = a.act(torch.zeros(1, 1), (), {})[0][0]
+    towards = action * torch.tensor(CORNERS[3]).sign()
+    assert bool((towards > 0.3).all()) if q_weight else float(action.norm()) < 0.15
