@@ -28,7 +28,10 @@ def behaviour_model(spaces: Spaces, *, width: int, calls: int, order: Order, for
     """A U-shaped clone on the linear VP process with DPM-Solver in evenly spaced times and a last denoise at 1e-3.
 
     `calls`: of the network per sample, `order` for each step and one for the denoise. Nothing is clamped.
-    Source: Chen et al. 2023 (2209.14548), SfBC. Deviates: the official solver ends with a step of lower order, at 1e-3.
+    Source: Chen et al. 2023 (2209.14548), SfBC. Deviates: the official solver ends with steps of lower order, at 1e-3,
+    and a step is as wide as its order, so that 15 calls of order 2 make seven steps of 2 / 15 of the time and a last
+    one of 1 / 15, not seven of 1 / 7 and a denoise; inside, its steps are split evenly in time, here in log(alpha /
+    sigma).
     """
     process, (steps, rest) = LinearVP(), divmod(calls - 1, order)
     if rest or steps < 1:

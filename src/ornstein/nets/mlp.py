@@ -98,7 +98,7 @@ class ResidualMLP(nn.Module):
 
 
 class LayerNormResidualMLP(nn.Module):
-    """A residual network with LayerNorm on [x, condition, time features].
+    """A residual network with LayerNorm on [x, time features, condition].
 
     Linear `width`, blocks h + Linear(act(Linear(LayerNorm(dropout(h))))) with 4 `width` inside, activation, head.
     Dropout happens where the condition comes as `dropped`.

@@ -50,7 +50,8 @@ def scaled_value(q: Float[Tensor, " 2 b"], coin: Float[Tensor, ""]) -> Float[Ten
     """The mean of Q_i over that of |Q_j|, detached: (i, j) is (1, 2) for a coin below 1/2, else (2, 1).
 
     What a policy climbs then has the size 1, whatever the scale of the rewards.
-    Source: Wang et al. 2023 (2208.06193), section 4, and its official code for the coin.
+    Source: the official code of Wang et al. 2023 (2208.06193); section 4 of the paper divides by the mean of |Q| over
+    the data instead.
     """
     mean, size = q.mean(1), q.detach().abs().mean(1)
     return torch.where(coin < 0.5, mean[0] / size[1], mean[1] / size[0])

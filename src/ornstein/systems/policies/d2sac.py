@@ -6,8 +6,9 @@ every one of the five calls and the noise they start from; every act draws the c
 probable choice is taken; entropy, at a fixed temperature, is in the policy's loss but not in the target; targets come
 from averaged actor and critics after three steps.
 
-Deviates: one update follows each step of the environment, where the official code takes turns of 1000. Prioritised
-replay, an option there, is left out. The crash-time accounting of the environment is `ornstein.envs.edge`'s.
+Deviates: one update follows each step of the environment, where the official code takes turns of 1000, and the first
+steps are random choices, there the untrained network's. Prioritised replay, an option there, is left out. The
+crash-time accounting of the environment is `ornstein.envs.edge`'s.
 """
 
 from dataclasses import dataclass, replace

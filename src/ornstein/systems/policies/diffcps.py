@@ -12,8 +12,10 @@ depends on the chain and the data (on the toy of `recipes/diffcps.py` it is meas
 Deviates: at an end of its range the stored multiplier stops; the official code clamps it in use only, so that it
 falls on unseen and needs as many steps to come back. The multiplier's step measures the loss on draws of its own,
 after the actor's step, not on those of that step. Actions are scaled to [-1, 1] by the environment's box. The
-learning rate is constant: the official decay is advanced once per 50 epochs. The paper's table picks the best
-evaluation by true return; and its halfcheetah-medium is far above all others of its table.
+learning rate is constant: the official decay is advanced once per 50 epochs. D4RL's mazes are learned with the goal in
+the observation. Where paper and code differ, this is the code: targets by the averaged actor (the paper: by the current
+one), Q scaled by the other online critic (a target critic). The paper's table picks the best evaluation by true return;
+and its halfcheetah-medium is far above all others of its table.
 """
 
 from dataclasses import dataclass, replace

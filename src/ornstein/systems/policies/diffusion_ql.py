@@ -8,7 +8,8 @@ Bellman targets only; acting draws one of 50 candidates by a softmax of the targ
 
 Deviates: actions are scaled to [-1, 1] by the environment's box, the identity for the published tasks. The learning
 rate is constant: the official cosine decay is advanced once per 50 epochs and changes it by a thousandth. Checkpoints
-are the last ones unless a score is asked for; the paper's table picks the best evaluation by true return.
+are the last ones unless a score is asked for; the paper's table picks the best evaluation by true return. D4RL's mazes
+are learned with the goal in the observation.
 """
 
 from dataclasses import dataclass, replace
@@ -102,8 +103,9 @@ class DiffusionQL(nn.Module):
         return regression(self.critics, batch.obs, self.box.to_unit(batch.action), target)
 
     def actor_loss(self, batch: Transitions, noise: Noise) -> tuple[Float[Tensor, ""], Metrics]:
-        """L_diffusion + eta L_q, with L_q = - mean Q_i(s, a) / mean |Q_j(s, a)| and (i, j) by a coin (eq. 3 of the
-        paper).
+        """L_diffusion + eta L_q (eq. 3 of the paper), with L_q = - mean Q_i(s, a) / mean |Q_j(s, a)|, (i, j) by a coin.
+
+        That scale is the official code's; the paper divides by the mean of |Q| over the data.
         """
         cloning = self.actor.cloning(batch.obs, self.box.to_unit(batch.action), noise).mean()
         if self.config.eta == 0:  # the control arm: the critic selects candidates, but does not teach the actor

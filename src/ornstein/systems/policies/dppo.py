@@ -5,13 +5,14 @@ environment steps, and within each the last denoising steps, Gaussian laws whose
 apart: no gradient goes through the chain or a critic; only the last steps are tuned, by a copy of the network that
 is frozen for those before; the advantage comes from a value of the environment's states alone, discounted towards the
 noisier steps, where the policy may also move less; and a least standard deviation in draws AND densities keeps the
-ratios finite. Log-densities are clamped and averaged over the action's entries.
+ratios finite. Log-densities are clamped and averaged over the action's entries. Paths keep the last draw as it is, so
+that its density is exact, and the box clips what is executed. Frozen and tuned network begin as the clone's average.
 
 Actions are chunks of length 1. The variant with DDIM steps and a learned eta is not built.
 Deviates: a batch holds the whole chains of some environment steps, where the official code shuffles all pairs of
 environment and denoising step. A batch on which the policy has drifted beyond the target KL is not stepped on; there
-it is the last one. Paths keep the last draw as it is and the box clips what is executed: its density is exact.
-Sums of advantages end where a time limit does. The frozen and the tuned network begin as the average of the clone.
+it is the last one. Sums of advantages end where a time limit does. Actions are scaled to [-1, 1] by the environment's
+box, officially by the data's least and largest.
 """
 
 from copy import deepcopy

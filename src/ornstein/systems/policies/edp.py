@@ -17,7 +17,9 @@ the draws u, where the official code asks the critic a whole standard deviation 
 solver integrates, beta from 0.1 to 20, cut into steps; the official table, beta_k = beta(k / T) / T, differs in log
 alpha by a hundredth or 0.0004 at 1000 steps and does not exist below 21. Actions are scaled to [-1, 1] by the
 environment's box, not clipped to 0.999 of it. The critics' gradients are clipped together, not each, and the actor
-climbs them after their step.
+climbs them after their step. First weights are torch's usual ones, not flax's; the exponents of time's sinusoids are
+divided by size / 2 - 1 as in Diffusion-QL, officially by size / 2. D4RL's mazes are learned with the goal in the
+observation.
 """
 
 from dataclasses import dataclass, replace

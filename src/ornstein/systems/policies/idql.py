@@ -5,8 +5,12 @@ when one of N samples is chosen: the best by the target critics, or one drawn by
 value loss implies. The actor is a residual network with LayerNorm and dropout, averaged at 0.001; its chain has five
 steps, with the forward step's variance, and clips x itself after every step.
 
-Deviates: no weight decay (the official AdamW takes 5 % off the weights over a whole run). As in the paper, not as in
-the released default, the network is the one with Mish and 64 features and V has no LayerNorm.
+Two releases of the official code exist. As in that of April 2023, the paper's, the network is the one with Mish and 64
+features, V has no LayerNorm, and no weight decays. From that of December are one batch of 512 for all, one actor step
+per critic step and 3 M of both; in April it was to be two actor steps of 1,024 rows per critic step on 256 rows, and
+1.5 M of the latter.
+Deviates: but for the actor's first and last layer, first weights are torch's usual ones instead of Xavier's, or flax's
+inside its blocks. D4RL's mazes are learned with the goal in the observation.
 """
 
 from dataclasses import dataclass, replace
@@ -48,7 +52,7 @@ SOURCE = Source(
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; the defaults are the paper's for locomotion."""
+    """Settings; the defaults are those for locomotion, lengths and batch those of the later release."""
 
     value_loss: Asymmetry = "expectile"
     level: float = 0.7  # of the value loss: the expectile, the quantile, or the exponent's factor; 0.9 for AntMaze
@@ -69,8 +73,8 @@ class Config:
     width: int = 256
     blocks: int = 3
     activation: str = "mish"  # of the actor
-    batch_size: int = 512
-    steps: int = 3_000_000
+    batch_size: int = 512  # of actor and critics; 1,024 and 256 in the first release
+    steps: int = 3_000_000  # of both; 1.5 M of the critics in the first release
 
 
 class IDQL(nn.Module):
@@ -94,7 +98,7 @@ class IDQL(nn.Module):
         self.noise = {**self.actor.needs(c.candidates), **choice}
 
     def phases(self) -> tuple[Phase, ...]:
-        """Actor, V, Q and the averages, all on one batch: the official order."""
+        """Actor, V, Q and the averages, in the official order; all on one batch, as in the later release."""
         c = self.config
         value = Adam(c.lr, schedule=c.value_schedule)
         drops = {"drop": Draw("uniform", (c.blocks, c.width))} if c.dropout else {}

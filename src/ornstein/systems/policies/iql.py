@@ -4,8 +4,8 @@ The baseline of in-sample learning. What tells it apart: V is an expectile of Q 
 regressed on V, so that no action outside of the data is ever valued; the policy is a regression on the data's actions,
 weighted by exp(temperature (Q - V)), and no gradient of Q reaches it; its std does not depend on the observation.
 
-Deviates: no dropout (the official code has it for Adroit and the kitchen only), and torch's usual first weights instead
-of orthogonal ones.
+Deviates: no dropout (the official code has it for Adroit and the kitchen only), torch's usual first weights instead of
+orthogonal ones, and D4RL's mazes are learned with the goal in the observation.
 """
 
 from dataclasses import dataclass, replace

@@ -10,9 +10,9 @@ overshoots towards the peaks of Q and is nearly deterministic. With the factor (
 law exp(q_scale Q), right as sigma goes to 0 only: a noisy law's score is not Q's slope at the noisy action. Where that
 slope is steep the five-step chain diverges, but for the clipping of every iterate.
 
-Deviates: time enters by sinusoids, not by learned Fourier features through a network of its own. The cosine decay of
-the actor's rate ends with the run, the official one at twice its length. `candidates` above 1, the best of several for
-acting, is not in the official code, which acts by one sample.
+Deviates: time enters by sinusoids, not by learned Fourier features through a network of its own. First weights are the
+library's, not Xavier's. The cosine decay of the actor's rate ends with the run, the official one at twice its length.
+`candidates` above 1, the best of several for acting, is not in the official code, which acts by one sample.
 """
 
 from dataclasses import dataclass, replace

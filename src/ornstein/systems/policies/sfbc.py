@@ -5,10 +5,12 @@ state of the data; then rounds in which one Q is regressed on returns that are p
 trajectories with the soft value of the stored actions, and starts anew in each round: no bootstrapped updates, no
 target network, no twin. Acting draws one of 32 candidates by exp(100 Q), or several, which are averaged.
 
-Time limits end a trajectory like true ends do, as published. Deviates: the sampler makes 16 calls, the last of which
-denoises (`behaviour_model`), instead of 15, and is DPM-Solver++: where so few third-order steps extrapolate the noise,
-most samples end between narrow modes. Levels begin at 1e-3 in training too, not at 1e-5. The plan is the paper's, not
-that of the official code, which is an option. The deeper critic of the large AntMaze is not here.
+Time limits end a trajectory like true ends do, as published but for Maze2D, officially one endless trajectory.
+Deviates: there; and the sampler makes 16 calls, the last of which denoises (`behaviour_model`), instead of 15, and is
+DPM-Solver++: where so few third-order steps extrapolate the noise, most samples end between narrow modes. Levels begin
+at 1e-3 in training too, not at 1e-5. The plan is the paper's, not that of the official code, which is an option. The
+faulty rewards of antmaze-medium-play-v2, far from the goal, are not removed, D4RL's mazes are learned with the goal in
+the observation, and the deeper critic of the large AntMaze is not here.
 """
 
 from collections.abc import Mapping
