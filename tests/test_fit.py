@@ -315,7 +315,7 @@ def test_an_interrupt_between_two_steps_loses_none(tmp_path):
 
 
 def test_a_score_that_fails_loses_no_training(tmp_path):
-    """The error goes on, but what was trained until then is kept, and the run goes on from there to the same weights."""
+    """The error goes on, but what was trained until then is kept, and the run ends with the weights of another."""
 
     def broken(learner: nn.Module) -> float:
         raise ValueError("the simulator is gone")

@@ -152,8 +152,8 @@ class Loop:
         """Score and write every seed; what is measured is logged first, so that no checkpoint is ahead of its log.
 
         A checkpoint that is there only because the run was interrupted is not measured: the run would then have a
-        score, and perhaps a best one, that an undisturbed run has not. Where the score itself fails, the checkpoints are
-        written without it before the error goes on: what was trained is not lost by a simulator that broke.
+        score, and perhaps a best one, that an undisturbed run has not. Where the score itself fails, the checkpoints
+        are written without it before the error goes on: what was trained is not lost by a simulator that broke.
         """
         self._mourn()
         self.seeds.write_back()
