@@ -14,7 +14,7 @@ import argparse
 from dataclasses import replace
 from itertools import cycle
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
@@ -79,38 +79,52 @@ def held_out(policy: Any, env: str, *, episodes: int = 4, numbers: tuple[int, in
     return round(-sum(found.returns[episodes:]) / sum(found.lengths[episodes:]), 4)
 
 
-def main(episodes: int = 40, seeds: int = 3, trace: str | None = None, unseen: int = 4) -> dict[str, Any]:
+class Course(NamedTuple):
+    """What a policy is trained and tested on."""
+
+    train: str  # environments, without their last options
+    test: str
+    updates: int
+    numbers: tuple[int, int] | None = None  # recorded episodes of the test
+
+    def held_out(self, policy: Any, options: str) -> float:
+        """The mean delay on unseen tasks, observed as the options say."""
+        return held_out(policy, self.test + options, numbers=self.numbers)
+
+
+def course(episodes: int, trace: str | None) -> Course:
+    """So many episodes of generated tasks, or of the first three quarters of a file's episodes."""
+    if trace is None:
+        return Course("EdgeQueues-v0?", "EdgeQueues-v0?", 100 * episodes)
+    file, name = traces.read(trace), f"EdgeQueues-v0?trace={trace}&"
+    split = max(1, len(file) * 3 // 4)
+    updates = round(episodes * len(file.columns["arrival"]) / len(file) / SLOT)
+    return Course(f"{name}last={split}&", name, updates, (split, len(file)))
+
+
+def main(episodes: int = 40, seeds: int = 3, trace: str | None = None) -> dict[str, Any]:
     """Delays of both arms over seeds, and of what is beside them."""
     torch.set_num_threads(1)
-    train = test = "EdgeQueues-v0?indexed=true"
-    updates, numbers = 100 * episodes, None
-    if trace is not None:
-        file = traces.read(trace)
-        numbers = (max(1, len(file) * 3 // 4), len(file))
-        train, test = f"{train}&trace={trace}&last={numbers[0]}", f"{test}&trace={trace}"
-        updates = round(episodes * len(file.columns["arrival"]) / len(file) / SLOT)
-
-    def tested(policy: Any, env: str = test) -> float:
-        return held_out(policy, env, episodes=unseen, numbers=numbers)
-
-    found: dict[str, Any] = {"episodes": episodes, "seeds": seeds, "train": train, "test": test, "tested": numbers}
-    found["held_out"] = {name: tested(policy) for name, policy in queue_schedulers(Queues(100, True)).items()}
+    on = course(episodes, trace)
+    found: dict[str, Any] = {"episodes": episodes, "seeds": seeds, **on._asdict()}
+    scripted = queue_schedulers(Queues(100, True)).items()
+    found["held_out"] = {name: on.held_out(policy, "indexed=true") for name, policy in scripted}
     found["held_out_seeds"] = {}
     for name, preset in (("feedback", "queues"), ("noise", "queues-noise")):
-        config, found[name], delays = replace(fdedge.PRESETS[preset], steps=updates), [], []
+        config, found[name], delays = replace(fdedge.PRESETS[preset], steps=on.updates), [], []
         for seed in range(seeds):
-            policy, curve = trained(fdedge.SYSTEM, config, train, seed=seed)
+            policy, curve = trained(fdedge.SYSTEM, config, on.train + "indexed=true", seed=seed)
             found[name].append(summary(curve))
-            delays.append(tested(policy))
+            delays.append(on.held_out(policy, "indexed=true"))
             say(f"{name}, seed {seed}: {found[name][-1]}, unseen {delays[-1]}")
         found["held_out"][name] = round(mean(delays), 4)
         found["held_out_seeds"][name] = delays
-    plain = [env.replace("indexed=true", "indexed=false") for env in (train, test)]
     for system in (d2sac, sac_discrete):
-        policy, curve = trained(system.SYSTEM, replace(system.PRESETS["queues"], steps=updates), plain[0], seed=0)
+        config = replace(system.PRESETS["queues"], steps=on.updates)
+        policy, curve = trained(system.SYSTEM, config, on.train + "indexed=false", seed=0)
         found[system.SYSTEM.name] = summary(curve)
-        found["held_out"][system.SYSTEM.name] = tested(policy, plain[1])
-        found["held_out"][f"{system.SYSTEM.name}, drawn"] = tested(Drawn(policy), plain[1])
+        found["held_out"][system.SYSTEM.name] = on.held_out(policy, "indexed=false")
+        found["held_out"][f"{system.SYSTEM.name}, drawn"] = on.held_out(Drawn(policy), "indexed=false")
         say(f"{system.SYSTEM.name}: {found[system.SYSTEM.name]}")
     for what in ("below_2s", "late"):
         found[what] = {name: mean(each[what] for each in found[name]) for name in ("feedback", "noise")}
@@ -118,28 +132,29 @@ def main(episodes: int = 40, seeds: int = 3, trace: str | None = None, unseen: i
     return found | {"late_difference": paired(late), "held_out_difference": paired(found["held_out_seeds"])}
 
 
-def plain_sac(episodes: int = 40, seeds: int = 3) -> dict[str, Any]:
-    """Delays of discrete SAC by settings and by the scale of observations, in training and on unseen tasks.
+ARMS = {
+    "scaled": (sac_discrete, "discrete", "scaled=true"),
+    "raw": (sac_discrete, "discrete", "scaled=false"),
+    "annealed": (sac_discrete, "queues", "scaled=true"),
+    "feedback": (fdedge, "queues", "indexed=true&scaled=true"),
+}
+"""Discrete SAC with its own settings and with FDEdge's, by the scale of observations; one FDEdge on scaled ones."""
 
-    And those of one FDEdge on the scaled observations.
-    """
+
+def plain_sac(episodes: int = 40, seeds: int = 3, trace: str | None = None) -> dict[str, Any]:
+    """Delays in training and on unseen tasks, where SAC's are also those of a draw."""
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"episodes": episodes, "seeds": seeds}
-    for name, preset, scaled in (
-        ("scaled", "discrete", True),
-        ("raw", "discrete", False),
-        ("annealed", "queues", True),
-    ):
-        env = f"EdgeQueues-v0?scaled={str(scaled).lower()}"
-        config, found[name] = replace(sac_discrete.PRESETS[preset], steps=100 * episodes), []
-        for seed in range(seeds):
-            policy, curve = trained(sac_discrete.SYSTEM, config, env, seed=seed)
-            delays = {"held_out": held_out(policy, env), "held_out_drawn": held_out(Drawn(policy), env)}
-            found[name].append(summary(curve) | delays)
+    on = course(episodes, trace)
+    found: dict[str, Any] = {"episodes": episodes, "seeds": seeds, **on._asdict()}
+    for name, (system, preset, options) in ARMS.items():
+        config, found[name] = replace(system.PRESETS[preset], steps=on.updates), []
+        for seed in range(seeds if system is sac_discrete else 1):
+            policy, curve = trained(system.SYSTEM, config, on.train + options, seed=seed)
+            found[name].append(summary(curve) | {"held_out": on.held_out(policy, options)})
+            if system is sac_discrete:
+                found[name][-1]["held_out_drawn"] = on.held_out(Drawn(policy), options)
             say(f"{name}, seed {seed}: {found[name][-1]}")
-    env = "EdgeQueues-v0?indexed=true&scaled=true"
-    policy, curve = trained(fdedge.SYSTEM, replace(fdedge.PRESETS["queues"], steps=100 * episodes), env, seed=0)
-    return found | {"feedback": [summary(curve) | {"held_out": held_out(policy, env)}]}
+    return found
 
 
 def paired(arms: dict[str, list[float]]) -> dict[str, float | None]:
@@ -154,8 +169,8 @@ if __name__ == "__main__":
     parser.add_argument("--trace")
     parser.add_argument("--sac", action="store_true")
     options = parser.parse_args()
-    if options.sac:
-        write("fdedge_sac", plain_sac(options.episodes, options.seeds))
-    else:
-        result = "fdedge" if options.trace is None else "fdedge_trace"
-        write(result, main(options.episodes, options.seeds, options.trace))
+    made = plain_sac if options.sac else main
+    result = "fdedge_sac" if options.sac else "fdedge"
+    if options.trace is not None:
+        result += "_trace"
+    write(result, made(options.episodes, options.seeds, options.trace))
