@@ -180,3 +180,14 @@ def test_the_acceptance_experiment():
     assert found["held_out"]["feedback"] < 0.9 * found["held_out"]["proportional"]
     assert found["held_out"]["feedback"] < 0.14 * found["held_out"]["random"]
     assert found["late"]["feedback"] < found["late"]["noise"]
+
+
+@pytest.mark.slow
+def test_a_discrete_sac_needs_scale_entropy_and_a_draw():
+    """What it lacks beside FDEdge with FDEdge's settings is no chain: see docs/edge.md."""
+    from recipes.fdedge import plain_sac
+
+    found = plain_sac(seeds=1)
+    delays = {name: found[name][0] for name in ("scaled", "raw", "annealed")}
+    assert delays["scaled"]["held_out_drawn"] < 1.4
+    assert min(delays["scaled"]["held_out"], delays["raw"]["held_out_drawn"], delays["annealed"]["held_out_drawn"]) > 3
