@@ -39,7 +39,7 @@ def main(episodes: int = 60, seed: int = 0, every: int = 5, trace: str | None = 
             system.SYSTEM, config, lambda: make(train), online, every=every * tasks, seed=seed,
             score=lambda policy: tested(policy, test),
         )  # fmt: skip
-        found[system.SYSTEM.name] = [{"episode": every * (i + 1), **point} for i, point in enumerate(points)]
+        found[system.SYSTEM.name] = [{"episode": point["updates"] // tasks, **point} for point in points]
     found["blind"] = tested(agents[d2sac], test, blind=True)
     reached = [point for point in found["d2sac"] if point["episode"] >= 45] or found["d2sac"][-1:]
     return found | {"at 45": reached[0]}
