@@ -13,8 +13,8 @@ from ornstein.fit import Run
 from ornstein.system import load
 
 
-class _Stopped(Exception):
-    """Ends a run between two checkpoints."""
+class _Stopped(BaseException):
+    """Ends a run between two checkpoints; not as an error of the score, which would leave a checkpoint behind."""
 
 
 def resumed(case: Case) -> None:
