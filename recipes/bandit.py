@@ -21,9 +21,9 @@ from recipes.common import say, write
 ROWS = 2000
 
 
-def data(seed: int = 0) -> Episodes:
-    """10,000 one-step episodes."""
-    b = four_corners(10_000, generator("bandit", seed))
+def data(seed: int = 0, *, rows: int = 10_000) -> Episodes:
+    """So many one-step episodes."""
+    b = four_corners(rows, generator("bandit", seed))
     return Episodes.from_transitions(
         b.obs, b.action, b.reward, next_obs=b.next_obs, terminal=b.terminal > 0.5,
         action_low=(-1.0, -1.0), action_high=(1.0, 1.0),

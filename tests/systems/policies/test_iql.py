@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from nets.reference import normal
-from ornstein.data.episodes import Episodes
-from ornstein.envs.toy import CORNERS, four_corners
+from ornstein.envs.toy import CORNERS
 from ornstein.fit import Run
-from ornstein.noise import generator
 from ornstein.rl.actor import GaussianActor
 from ornstein.systems.policies.iql import IQL, PRESETS, SYSTEM, Config
 from ornstein.types import Descend, Spaces, Transitions
@@ -98,13 +96,10 @@ def test_the_density_is_that_of_a_normal_law_with_a_std_of_its_own_and_bounds():
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [3.0, 0.0])
 def test_on_four_corners_weighting_finds_the_best_and_cloning_the_middle(temperature):
-    b = four_corners(2000, generator("bandit"))
-    data = Episodes.from_transitions(
-        b.obs, b.action, b.reward, next_obs=b.next_obs, terminal=b.terminal > 0.5,
-        action_low=(-1.0, -1.0), action_high=(1.0, 1.0),
-    )  # fmt: skip
+    from recipes.bandit import data
+
     config = replace(PRESETS["bandit"], temperature=temperature, width=64, lr=3e-3, ema_rate=0.05)
-    a: Any = SYSTEM.run(config, data, Run(None, steps=500, quiet=True))[0]
+    a: Any = SYSTEM.run(config, data(rows=2000), Run(None, steps=500, quiet=True))[0]
     with torch.no_grad():
         action = a.act(torch.zeros(1, 1), (), {})[0][0]
     aim = torch.tensor(CORNERS[3] if temperature else (0.0, 0.0))

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from ornstein.data.episodes import Episodes
-from ornstein.envs.toy import CORNERS, four_corners
+from ornstein.envs.toy import CORNERS
 from ornstein.fit import Run
 from ornstein.noise import draw, generator
 from ornstein.systems.policies.td3_bc import SYSTEM, TD3BC, Config
@@ -74,12 +73,11 @@ def test_observations_are_standardised():
 @pytest.mark.slow
 @pytest.mark.parametrize("q_weight", [1.0, 0.0])
 def test_on_four_corners_the_q_term_moves_the_actor_from_the_middle_towards_the_best(q_weight):
-    b = four_corners(2000, generator("bandit"))
-    data = Episodes.from_transitions(
-        b.obs, b.action, b.reward, next_obs=b.next_obs, terminal=b.terminal > 0.5,
-        action_low=(-1.0, -1.0), action_high=(1.0, 1.0),
-    )  # fmt: skip
-    a: Any = SYSTEM.run(Config(q_weight=q_weight, width=64, lr=3e-3), data, Run(None, steps=300, quiet=True))[0]
+    from recipes.bandit import data
+
+    a: Any = SYSTEM.run(
+        Config(q_weight=q_weight, width=64, lr=3e-3), data(rows=2000), Run(None, steps=300, quiet=True)
+    )[0]
     with torch.no_grad():
         action = a.act(torch.zeros(1, 1), (), {})[0][0]
     towards = action * torch.tensor(CORNERS[3]).sign()
