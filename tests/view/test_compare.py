@@ -45,3 +45,15 @@ def test_more_names_than_colours(tmp_path):
     )
     with Image.open(file) as image:
         assert all(share(image, color, 30) > 1e-3 for color in SERIES)
+
+
+def test_a_long_label_stays_in_the_picture(tmp_path):
+    """Its ink reaches neither edge."""
+    label = "P(better than diffusion_cloning:replay-cpu-best-10-percent)"
+    with Image.open(
+        draw_intervals({"a": Reach(1.0, 0.5, 1.5)}, ["a"], tmp_path / "a.png", title="t", label=label)
+    ) as image:
+        pixels = np.asarray(image.convert("L")).astype(int)
+    edges = pixels[-60:, [0, 1, -2, -1]]
+    assert np.ptp(edges) < 8
+    assert np.ptp(pixels[-60:]) > 100
