@@ -165,7 +165,6 @@ class Loop:
                     values = self._measure(learner)
                 except Exception as error:
                     failed = error
-                    learner.train()
             if values:
                 self.logs[i].write(self.position.total, values)
             tensors, kinds = self._state(i)
@@ -178,8 +177,10 @@ class Loop:
         values = self.held_out.losses(learner) if self.held_out else {}
         if self.run.score:
             learner.eval()
-            values["score"] = float(self.run.score(learner))
-            learner.train()
+            try:
+                values["score"] = float(self.run.score(learner))
+            finally:
+                learner.train()
         return values
 
     def _seeds(self, data: Batches) -> Together | OneByOne:
